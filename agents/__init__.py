@@ -1,0 +1,1 @@
+"""What moves: Faust agents, one a file, that turn records into learned state."""

@@ -1,0 +1,1 @@
+"""What answers: HTTP views over the learned state."""

@@ -1,0 +1,1 @@
+"""What runs it: settings, logging and the embedded Kafka broker."""

@@ -1,0 +1,1 @@
+"""What learns: numpy and numba models without Kafka, Faust, clock or global random state."""

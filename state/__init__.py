@@ -1,0 +1,1 @@
+"""What is kept: tables, checkpoints, the replica of all items and its index."""

@@ -1,0 +1,1 @@
+"""What travels: records, codecs, keys, partitions, topic settings and dead letters."""
