@@ -1,0 +1,106 @@
+"""Settings: everything an operator may change, read once from the environment by the composition roots.
+
+Environment variables flow in, one frozen `Settings` flows out. It always holds that every `HEADRACE_*` variable was
+understood: an unknown or malformed one stops start-up with a `SettingsError` that names it.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "HEADRACE_"
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+# Both become parts of topic names, group ids and folder names: Kafka allows no other characters there.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
+ServerAddress = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+class SettingsError(ValueError):
+    """A variable of the environment is unknown or malformed; the message names it and what is expected."""
+
+
+class Settings(BaseSettings):
+    """One worker's settings; the variable of a field is `HEADRACE_` and its name in capitals.
+
+    `Settings()` reads the environment; a value given as argument wins. `KAFKA_BOOTSTRAP_SERVERS` and `REDIS_URL`
+    carry no prefix, as other tools read them too. An empty variable counts as not set.
+
+    Raises
+    ------
+    SettingsError
+        Names each unknown or malformed variable, with what was expected.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    app: Name = "headrace"
+    version: Name = Field("v1", description="a new version learns anew: own group, topics, stores")
+    partitions: int = Field(4, ge=1, le=256, description="of every topic; fixed for a version")
+    home: Path = Field(Path(".headrace"), description="state, broker data and logs")
+    data: Path | None = Field(None, description="folder of the data sets")
+    kafka_bootstrap_servers: ServerAddress | None = Field(None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    redis_url: ServerAddress | None = Field(None, validation_alias="REDIS_URL")
+    web_host: str = Field("127.0.0.1", min_length=1)
+    web_port: int = Field(6066, ge=1, le=65535)
+    checkpoint_interval_ms: int = Field(250, ge=10, le=5_000, description="under half of the transaction timeout")
+    positives_per_day: float = Field(
+        5000.0, gt=0, allow_inf_nan=False, description="turns half-lives in positive events into event time"
+    )
+    seed: int = Field(1, ge=0, lt=2**63)
+    max_users: int = Field(1_000_000, ge=1)
+    max_videos: int = Field(200_000, ge=1)
+    future_tolerance_s: float = Field(
+        600, ge=0, allow_inf_nan=False, description="how far at_ms may be ahead of the record's arrival"
+    )
+    log_format: LogFormat = "console"
+    log_level: LogLevel = "info"
+
+    def __init__(self, **values: Any) -> None:
+        problems = unknown_variables(os.environ)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems += [_malformed(dict(detail)) for detail in error.errors()]
+        if problems:
+            raise SettingsError("; ".join(problems))
+
+    @property
+    def group(self) -> str:
+        """Consumer group, prefix of transactional ids and of the topics that belong to this version."""
+        return f"{self.app}.{self.version}"
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder of this version's stores; safe to delete, it is rebuilt from the topics."""
+        return self.home / "state" / self.version
+
+
+def variable_of(field: str) -> str:
+    """Name of the environment variable that sets `field`."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else PREFIX + field.upper()
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """One complaint for each of `names` that has our prefix and sets nothing, in alphabetical order."""
+    known = [variable_of(field) for field in Settings.model_fields]
+    complaints = []
+    for name in sorted(names):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            complaints.append(f"{name} is not a setting" + (f", did you mean {near[0]}?" if near else ""))
+    return complaints
+
+
+def _malformed(detail: dict[str, Any]) -> str:
+    field = str(detail["loc"][0])
+    variable = variable_of(field) if field in Settings.model_fields else field
+    return f"{variable}={detail['input']!r}: {detail['msg']}"

@@ -1,0 +1,79 @@
+"""Settings: defaults, variables with and without the prefix, and errors that name the variable."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.settings import PREFIX, Settings, SettingsError, variable_of
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_setting_has_a_default() -> None:
+    settings = Settings()
+    assert settings.group == "headrace.v1"
+    assert settings.state_dir == Path(".headrace/state/v1")
+    assert settings.kafka_bootstrap_servers is None
+
+
+def test_variables_set_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_VERSION", "v7")
+    monkeypatch.setenv("HEADRACE_HOME", "elsewhere")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "broker:9092")
+    monkeypatch.setenv("REDIS_URL", "")
+    settings = Settings()
+    assert settings.state_dir == Path("elsewhere/state/v7")
+    assert settings.kafka_bootstrap_servers == "broker:9092"
+    assert settings.redis_url is None
+
+
+def test_an_argument_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PARTITIONS", "8")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "broker:9092")
+    settings = Settings(partitions=2, kafka_bootstrap_servers="other:9092")
+    assert (settings.partitions, settings.kafka_bootstrap_servers) == (2, "other:9092")
+
+
+def test_an_unknown_variable_is_named_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_PARTITION", "8")
+    with pytest.raises(SettingsError, match=r"^HEADRACE_PARTITION is not a setting, did you mean HEADRACE_PARTITIONS"):
+        Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HEADRACE_PARTITIONS", "four"),
+        ("HEADRACE_PARTITIONS", "0"),
+        ("HEADRACE_WEB_PORT", "65536"),
+        ("HEADRACE_APP", "head race"),
+        ("HEADRACE_POSITIVES_PER_DAY", "nan"),
+        ("HEADRACE_LOG_FORMAT", "xml"),
+        ("KAFKA_BOOTSTRAP_SERVERS", " "),
+    ],
+)
+def test_a_malformed_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert f"{variable}={value!r}: " in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEADRACE_NONSENSE", "1")
+    monkeypatch.setenv("HEADRACE_SEED", "-1")
+    with pytest.raises(SettingsError, match=r"HEADRACE_NONSENSE.*; HEADRACE_SEED='-1'"):
+        Settings()
+
+
+def test_every_variable_sets_a_field_of_its_own() -> None:
+    variables = [variable_of(field) for field in Settings.model_fields]
+    assert len(set(variables)) == len(variables)
+    assert "HEADRACE_CHECKPOINT_INTERVAL_MS" in variables
