@@ -1,0 +1,58 @@
+"""Logs: both formats, the level, and the standard library's loggers through the same handler."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from infra.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_json_lines_carry_event_fields_and_level(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("json", "info")
+    structlog.get_logger("headrace.test").info("broker.ready", port=9092)
+    captured = capsys.readouterr()
+    line = json.loads(captured.err)
+    assert (line["event"], line["port"], line["level"], line["logger"]) == (
+        "broker.ready",
+        9092,
+        "info",
+        "headrace.test",
+    )
+    assert captured.out == ""
+
+
+def test_standard_loggers_go_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("json", "warning")
+    logging.getLogger("other").warning("late by %d s", 3)
+    assert json.loads(capsys.readouterr().err)["event"] == "late by 3 s"
+
+
+def test_lines_below_the_level_are_dropped(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("console", "error")
+    structlog.get_logger("headrace.test").warning("not shown")
+    logging.getLogger("other").warning("not shown")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_exception_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("json")
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        structlog.get_logger("headrace.test").exception("failed")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "ValueError: broken" in json.loads(lines[0])["exception"]
