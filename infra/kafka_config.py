@@ -1,0 +1,54 @@
+"""The embedded broker's configuration: one KRaft node that is broker and controller, on loopback only.
+
+Ports and the data folder flow in, the text of `server.properties` flows out.
+"""
+
+from pathlib import Path
+
+HOST = "127.0.0.1"
+NODE_ID = 1
+
+
+def server_properties(data: Path, port: int, controller_port: int) -> str:
+    """Text of `server.properties` for a broker that keeps its log in `data` and serves on `port`."""
+    values: dict[str, str | int] = {
+        "process.roles": "broker,controller",
+        "node.id": NODE_ID,
+        "controller.quorum.voters": f"{NODE_ID}@{HOST}:{controller_port}",
+        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": str(data),
+        # One node: nothing can be replicated, and the defaults of 3 would refuse every transaction.
+        "default.replication.factor": 1,
+        "min.insync.replicas": 1,
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        # 50 partitions each by default: a few hundred files and a second of start-up for one client group.
+        "offsets.topic.num.partitions": 4,
+        "transaction.state.log.num.partitions": 4,
+        # Topics are created on purpose, with partitions and retention; a typing error must not make one.
+        "auto.create.topics.enable": "false",
+        # A worker that starts alone waits for nobody.
+        "group.initial.rebalance.delay.ms": 0,
+        # A crashed worker's open transaction holds back every read_committed reader: abort it when its 10 s are over.
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
+        # A broker killed and started again is refused until its old session is over (9 s by default).
+        "broker.session.timeout.ms": 6000,
+        "broker.heartbeat.interval.ms": 1000,
+        # Two cores and 384 MB are shared with the worker; the cleaner alone would take 128 MB.
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "background.threads": 2,
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+        "log.cleaner.io.buffer.size": 512 * 1024,
+    }
+    return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
+
+
+def _escaped(value: str) -> str:
+    """Escape `value` as java.util.Properties reads it: a backslash in a folder's name is a character."""
+    return value.replace("\\", "\\\\")
