@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.cimpl import NewTopic
 
 INTERACTIONS: Final = "interactions"
 DEAD: Final = "interactions.dead"
@@ -111,7 +113,7 @@ def ensure_topics(bootstrap: str, topics: Sequence[TopicSpec], timeout_s: float 
     """
     deadline = time.monotonic() + timeout_s
     # the client's log would say once a second on stderr what the error says once
-    admin = AdminClient({"bootstrap.servers": bootstrap, "logger": _quiet_log()})
+    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=_quiet_log())
     try:
         existing = _partition_counts(admin, bootstrap, timeout_s)
         missing = [spec for spec in topics if spec.name not in existing]
