@@ -37,7 +37,7 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         # A crashed worker's open transaction holds back every read_committed reader: abort it when its 10 s are over.
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
         # A broker killed and started again is refused until its old session is over (9 s by default).
-        "broker.session.timeout.ms": 6000,
+        "broker.session.timeout.ms": 4000,
         "broker.heartbeat.interval.ms": 1000,
         # Two cores and 384 MB are shared with the worker; the cleaner alone would take 128 MB.
         "num.network.threads": 2,
