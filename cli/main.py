@@ -1,0 +1,53 @@
+"""The `headrace` command: its subcommands, each in a file of its own, and one way to end on an error.
+
+A subcommand is a plain function that typer reads; what an operator must see is raised as one of `OPERATOR_ERRORS` and
+ends the command with one line on stderr and exit status 1, without a traceback.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from cli.broker import broker
+from infra.embedded_kafka import BrokerError
+from infra.settings import SettingsError
+
+OPERATOR_ERRORS: tuple[type[Exception], ...] = (SettingsError, BrokerError)
+INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
+
+app = typer.Typer(
+    name="headrace",
+    help="An online video recommender that learns from every interaction as it arrives.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def register(command: Callable[..., Any], *, name: str | None = None) -> None:
+    """Add `command` as a subcommand under its own name, or `name`."""
+    app.command(name)(command)
+
+
+@app.callback()
+def _root() -> None:
+    """An online video recommender that learns from every interaction as it arrives."""  # noqa: D401  help text
+
+
+register(broker)
+
+
+def main() -> None:
+    """Run the command line; the console script's entry."""
+    try:
+        app()
+    except OPERATOR_ERRORS as error:
+        print(f"headrace: {error}", file=sys.stderr)  # noqa: T201  stderr is where a command's errors belong
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED_STATUS)
+
+
+if __name__ == "__main__":
+    main()
