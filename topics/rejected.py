@@ -21,6 +21,8 @@ class Reason(StrEnum):
     BAD_TIME = "bad_time"
     KEY_MISMATCH = "key_mismatch"
     WRONG_PARTITION = "wrong_partition"
+    STATE_FULL = "state_full"
+    MALFORMED_BLOCK = "malformed_block"
 
 
 class Rejected(ValueError):
