@@ -89,7 +89,7 @@ class Columns:
         return values
 
     def numbers(self, name: str) -> NDArray[np.float64]:
-        """Column as float64, shape (rows,); NaN where missing. In CSV "nan" is an error: to leave out is to be empty."""
+        """Column as float64, shape (rows,); NaN where missing. In CSV "nan" is an error: missing is empty."""
         array = self._cast(name, pa.float64(), True)
         values: NDArray[np.float64] = array.to_numpy(zero_copy_only=False).astype(np.float64)
         if self.is_csv:
