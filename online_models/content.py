@@ -1,0 +1,178 @@
+"""Content vectors: what a video says of itself, so that one without plays finds its audience.
+
+In: a video's title, description, tags, categories and author. Out: a unit vector of 256 hashed TF-IDF dimensions.
+Each group of fields (words, tags, categories, author) is normalised by itself before they are added: the rare words
+of a title would otherwise drown its category, whose terms are common. A user's vector is the decayed mean of the
+recent items' vectors, made at scoring; the score is the cosine. Nothing is learned from interactions; document
+frequencies follow the catalogue, so a video's vector depends on what was described before it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Protocol
+
+import numpy as np
+import xxhash
+
+from online_models.base import HISTORY, ColumnSpec, Context, Float32Array, Int32Array, Int64Array, ItemModel, ModelError
+
+DIMENSIONS = 256
+HISTORY_DECAY = 0.9
+"""Weight of the item at lag r of the history is `0.9 ** r`."""
+
+BUCKETS = 1 << 16
+"""Counters of document frequencies, 512 KB; two terms in one bucket count as one, which only lowers their weight."""
+
+GROUP_WEIGHTS: Mapping[str, float] = {"word": 1.0, "tag": 1.0, "category": 1.0, "author": 0.7}
+"""Share of each group of fields in a vector. An author tells less of what a video shows than its category."""
+
+LEAST_RARITY = 0.1
+"""Weight of a term that is used more often than videos were counted, as under another video's description before."""
+
+_WORD = re.compile(r"\w+")
+
+Terms = dict[str, dict[int, int]]
+"""Group to term hash (64 bits) to occurrences."""
+
+
+def terms(
+    *,
+    title: str = "",
+    description: str = "",
+    tags: Iterable[str] = (),
+    categories: Iterable[str] = (),
+    author: str | None = None,
+) -> Terms:
+    """Hash and count a video's terms, case folded; pure."""
+    named = {
+        "word": [*_WORD.findall(title.casefold()), *_WORD.findall(description.casefold())],
+        "tag": [tag.casefold() for tag in tags],
+        "category": [category.casefold() for category in categories],
+        "author": [author.casefold()] if author else [],
+    }
+    counted: Terms = {}
+    for group, words in named.items():
+        counts: dict[int, int] = {}
+        for word in words:
+            term = xxhash.xxh3_64_intdigest(f"{group}:{word}".encode())
+            counts[term] = counts.get(term, 0) + 1
+        if counts:
+            counted[group] = counts
+    return counted
+
+
+class Described(Protocol):
+    """The text fields of a video, whatever record they come in."""
+
+    @property
+    def title(self) -> str: ...  # noqa: D102 (named as it means)
+    @property
+    def description(self) -> str: ...  # noqa: D102
+    @property
+    def tags(self) -> Iterable[str]: ...  # noqa: D102
+    @property
+    def categories(self) -> Iterable[str]: ...  # noqa: D102
+    @property
+    def author(self) -> str | None: ...  # noqa: D102
+
+
+class Vocabulary:
+    """How many videos use a term; what makes rare terms weigh more.
+
+    Attributes
+    ----------
+    documents : int64, shape (1,)
+    frequency : int64, shape (65536,); videos that use a term of this bucket
+    """
+
+    def __init__(self) -> None:
+        self.documents: Int64Array = np.zeros(1, np.int64)
+        self.frequency: Int64Array = np.zeros(BUCKETS, np.int64)
+
+    def learn_one(self, video: Terms) -> None:
+        """Count a new video's terms."""
+        self.documents += 1
+        for bucket in {_bucket(term) for counts in video.values() for term in counts}:
+            self.frequency[bucket] += 1
+
+    def vector(self, video: Terms) -> Float32Array:
+        """Make a video's unit vector, float32, shape (256,); zeros if it has no terms. Pure."""
+        out = np.zeros(DIMENSIONS)
+        for group, counts in video.items():
+            part = np.zeros(DIMENSIONS)
+            for term, count in counts.items():
+                rarity = np.log((1.0 + self.documents[0]) / (1.0 + self.frequency[_bucket(term)])) + 1.0
+                sign = 1.0 if term >> 63 else -1.0
+                part[term % DIMENSIONS] += sign * (1.0 + np.log(count)) * max(rarity, LEAST_RARITY)
+            out += GROUP_WEIGHTS[group] * part / max(float(np.linalg.norm(part)), 1e-12)
+        return (out / max(float(np.linalg.norm(out)), 1e-12)).astype(np.float32)
+
+
+def _bucket(term: int) -> int:
+    # Other bits than the dimension's, or terms that share a dimension would tend to share a count.
+    return (term >> 32) % BUCKETS
+
+
+class ContentModel(ItemModel):
+    """Content vectors of all rows.
+
+    Columns:
+
+    - `content` float32 (n, 256): unit vectors, or 0 where nothing is known
+
+    Attributes
+    ----------
+    vocabulary : document frequencies; not part of the columns, rebuilt as the catalogue is read
+    """
+
+    name: ClassVar[str] = "content"
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity, {"content": ColumnSpec(np.float32, (DIMENSIONS,))})
+        self.vocabulary = Vocabulary()
+
+    def publish(self, row: int, video: Described) -> None:
+        """Describe `row` by a catalogue entry. A video that changes is counted in the vocabulary once."""
+        described = terms(
+            title=video.title,
+            description=video.description,
+            tags=video.tags,
+            categories=video.categories,
+            author=video.author,
+        )
+        if not self.columns["content"][row].any():
+            self.vocabulary.learn_one(described)
+        self.describe(np.array([row], np.int32), self.vocabulary.vector(described)[None])
+
+    def describe(self, rows: Int32Array, vectors: Float32Array) -> None:
+        """Set the vectors (float32, shape (m, 256)) of `rows` (int32, shape (m,)).
+
+        Raises
+        ------
+        ModelError
+            A vector has another width or is not finite.
+        """
+        if vectors.shape != (len(rows), DIMENSIONS) or not np.isfinite(vectors).all():
+            raise ModelError(
+                f"content: expected finite vectors of shape {(len(rows), DIMENSIONS)}, got {vectors.shape}"
+            )
+        self.columns["content"][rows] = vectors
+
+    def user_vector(self, history: Int32Array) -> Float32Array:
+        """Make the decayed mean of a history's vectors, float32, shape (256,), of length 1, or 0 if none is known."""
+        recent = history[:HISTORY]
+        shares = HISTORY_DECAY ** np.arange(len(recent), dtype=np.float32)
+        mean: Float32Array = shares.astype(np.float32) @ self.columns["content"][recent]
+        return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
+
+    def scores(self, vector: Float32Array, out: Float32Array) -> None:
+        """Write the cosine of the first `len(out)` rows with `vector` (float32, shape (256,)) into `out` (float32)."""
+        np.dot(self.columns["content"][: len(out)], vector, out=out)
+
+    def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
+        """Score `rows` by cosine with the user's history, -1 to 1."""
+        scores: Float32Array = self.columns["content"][rows] @ self.user_vector(context.history)
+        return scores
+
+    def learn_one(self, context: Context, row: int, ticks: float) -> None:
+        """Do nothing: vectors come from the catalogue, and a user's taste from the history."""
