@@ -1,0 +1,52 @@
+# Every target makes .venv by itself, with `headrace` in it; the second time it is there already.
+# PY names the Python to make it with, ARGS goes to the command: make demo ARGS=--once
+PY ?= python3
+CXX ?= c++
+ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/.headrace-installed
+BENCHMARKS := $(wildcard bench/bench_*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
+		printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## make .venv with everything that Headrace needs
+
+demo: $(STAMP) ## replay real logs through Kafka and watch it learn (ARGS=--once ends by itself)
+	@$(BIN)/headrace demo $(ARGS)
+
+test: $(STAMP) ## run all tests; ARGS='-m "not broker"' leaves out those that start Kafka
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## run the benchmarks
+	@if [ -z "$(BENCHMARKS)" ]; then echo "bench/ holds no bench_*.py yet"; fi
+	@for file in $(BENCHMARKS); do echo "$$file" && $(BIN)/python "$$file" $(ARGS) || exit 1; done
+
+clean: ## remove .venv and what tools cached; .headrace (your state and Kafka's log) stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements.txt pyproject.toml
+	@command -v $(PY) >/dev/null || { \
+		echo "Headrace needs Python 3.11 to 3.13, and there is no '$(PY)': install it, or name yours: make $(MAKECMDGOALS) PY=python3.12" >&2; exit 1; }
+	@$(PY) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+		echo "Headrace needs Python 3.11 to 3.13, and '$(PY)' is $$($(PY) -V 2>&1): name another: make $(MAKECMDGOALS) PY=python3.12" >&2; exit 1; }
+	@$(PY) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "Python's venv module is missing: install it (on Debian and Ubuntu: python3-venv)" >&2; exit 1; }
+	@command -v $(firstword $(CXX)) >/dev/null || { \
+		echo "A C++ compiler is missing ('$(CXX)'), and hnswlib is built with one: install it (on Debian and Ubuntu: g++; on macOS: xcode-select --install), or set CXX" >&2; exit 1; }
+	@$(PY) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || { \
+		echo "Python's headers are missing, and hnswlib is built with them: install them (on Debian and Ubuntu: python3-dev)" >&2; exit 1; }
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then echo "Making .venv (once, about two minutes)"; $(PY) -m venv --clear .venv; fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
