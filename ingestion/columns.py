@@ -171,9 +171,9 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path)) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _text(file: IO[bytes]) -> io.TextIOWrapper:
-    """Text of a CSV file for looking at it; bytes that are no UTF-8 are for `_read_csv` to refuse."""
-    return io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+def _open_text(path: Path) -> io.TextIOWrapper:
+    """Open a CSV file for looking at it; bytes that are no UTF-8 are for `_read_csv` to refuse."""
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _undecodable_line(path: Path) -> int | None:
@@ -187,9 +187,9 @@ def _undecodable_line(path: Path) -> int | None:
 
 
 def _csv_header(path: Path) -> list[str]:
-    with open_bytes(path) as file:
+    with _open_text(path) as text:
         try:
-            header = next(csv.reader(_text(file)), [])
+            header = next(csv.reader(text), [])
         except (csv.Error, OSError, EOFError) as error:
             raise BadFile(path, f"not a readable CSV file: {error}") from None
     if not header:
@@ -201,8 +201,8 @@ def _csv_header(path: Path) -> list[str]:
 
 def _csv_line(path: Path, row: int) -> int:
     """Line on which the `row`-th row starts (1 is the header); blank lines are no rows, quotes may span lines."""
-    with open_bytes(path) as file:
-        reader = csv.reader(_text(file))
+    with _open_text(path) as text:
+        reader = csv.reader(text)
         rows = starts_at = 0
         for cells in reader:
             starts_at, previous = reader.line_num, starts_at
