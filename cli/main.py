@@ -32,7 +32,7 @@ def register(command: Callable[..., Any], *, name: str | None = None) -> None:
 
 @app.callback()
 def _root() -> None:
-    """An online video recommender that learns from every interaction as it arrives."""  # noqa: D401  help text
+    """An online video recommender that learns from every interaction as it arrives."""
 
 
 register(broker)
