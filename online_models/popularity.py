@@ -20,7 +20,7 @@ from online_models.base import (
     ItemModel,
     accepted,
 )
-from online_models.kernel import f64, i32, i64, kernel, read, write
+from online_models.kernel import f32, f64, i32, i64, kernel, read, void, write
 
 HALF_LIVES = (300.0, 3_000.0, 30_000.0)
 """In ticks. Days of a small site, hours of a large one; the best differs by data set, so all three are kept."""
@@ -29,8 +29,8 @@ NEVER = -1
 """`first_ms` and `last_ms` of an item without events."""
 
 
-LONG_AGO = 200.0
-"""Half-lives after which nothing is left in float32 (2^-149); it keeps absurd ages within that type's range."""
+LONG_AGO = 100.0
+"""Half-lives after which a count no longer fades: 1e-30 of it is left, and less would be slow denormal floats."""
 
 
 @kernel(
@@ -89,6 +89,22 @@ def _apply(
     return 0
 
 
+@kernel(void, write(f32, 2), read(f64), read(f64), f64, f64)
+def _exponents(
+    out: Float32Array, decayed_at: Float64Array, half_lives: Float64Array, ticks: float, long_ago: float
+) -> None:
+    for c in range(half_lives.shape[0]):
+        for i in range(decayed_at.shape[0]):
+            out[c, i] = -min(max((ticks - decayed_at[i]) / half_lives[c], 0.0), long_ago)
+
+
+@kernel(void, write(f32, 2), read(f64, 2))
+def _multiply(out: Float32Array, decayed: Float64Array) -> None:
+    for c in range(out.shape[0]):
+        for i in range(out.shape[1]):
+            out[c, i] *= decayed[i, c]
+
+
 class Popularity(ItemModel):
     """Counts of positives.
 
@@ -143,18 +159,23 @@ class Popularity(ItemModel):
         -------
         float32, shape (n_items, 3), one column a half-life
         """
-        age = np.maximum(ticks - self.columns["decayed_at"][:n_items], 0.0)
-        return self._faded(self.columns["decayed"][:n_items], age)
+        return self._faded(self.columns["decayed"][:n_items], self.columns["decayed_at"][:n_items], ticks)
 
-    def _faded(self, decayed: Float64Array, age: Float64Array) -> Float32Array:
-        half_lives_past = np.minimum(age[:, None] * (1.0 / self._half_lives), LONG_AGO)
-        factor = np.exp2(-half_lives_past.astype(np.float32))
-        return (decayed * factor).astype(np.float32)
+    def levels_of(self, rows: Int32Array, ticks: float) -> Float32Array:
+        """Decayed counts of `rows` (int32, shape (m,)) as of `ticks`, float32, shape (m, 3); see `levels`."""
+        return self._faded(self.columns["decayed"][rows], self.columns["decayed_at"][rows], ticks)
+
+    def _faded(self, decayed: Float64Array, decayed_at: Float64Array, ticks: float) -> Float32Array:
+        # Powers are numpy's, which takes eight or more at once: in the compiled loop they would cost ten times as much.
+        out = np.empty((len(HALF_LIVES), len(decayed_at)), np.float32)
+        _exponents(out, decayed_at, self._half_lives, ticks, LONG_AGO)
+        np.exp2(out, out=out)
+        _multiply(out, decayed)
+        return out.T
 
     def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
         """Score by the count with the middle half-life, 3,000 ticks."""
-        age = np.maximum(context.ticks - self.columns["decayed_at"][rows], 0.0)
-        return np.ascontiguousarray(self._faded(self.columns["decayed"][rows], age)[:, 1])
+        return self.levels_of(rows, context.ticks)[:, 1].copy()
 
     def learn_one(self, context: Context, row: int, ticks: float) -> None:
         """Count one positive event; its event time in ms is taken to be its ticks."""
