@@ -1,0 +1,221 @@
+"""The Faust app: owns the engine, takes shards over and hands them on, and keeps the checkpoints coming.
+
+Flows in: assignments from Faust, partition batches from the agents. Flows out: shards that learn, checkpoints, readiness.
+Always holds: a shard is in `engine.shards` only while its producer is the one that the broker accepts.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faust
+import structlog
+from faust.types import TP
+
+from agents import catalog, items, users
+from agents.checkpoint import ShardTopics, ShardWriter
+from agents.tables import ShardTable, TableManager
+from agents.takeover import take_over
+from agents.users import Record
+from infra import metrics
+from state.engine import Engine
+from state.shard import Shard
+from topics import specs
+
+log = structlog.get_logger(__name__)
+
+#: Records learned before the loop is given back: a few milliseconds.
+CHUNK = 100
+#: A revoked shard has this long for its last checkpoint; then another worker may own it.
+REVOKE_TIMEOUT_S = 5.0
+#: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
+PENDING_BYTES = 4_000_000
+#: A checkpoint may take this share of the time: after a long one, the next waits longer.
+CHECKPOINT_SHARE = 0.25
+#: Rows written to the graph index a turn, about 10 ms of one core, in a thread.
+INDEX_BUDGET_ROWS = 40
+INDEX_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a worker is told; `folder` holds its stores."""
+
+    bootstrap: str
+    app: str
+    version: str
+    partitions: int
+    folder: Path
+    checkpoint_interval_ms: int
+    future_tolerance_ms: int
+
+
+class HeadraceApp(faust.App):
+    """A Faust app with an engine. Build it with `agents.worker.create_app`."""
+
+    def setup(self, options: WorkerOptions, engine: Engine) -> None:
+        """Give the app what its shards need; before it starts."""
+        self.options = options
+        self.engine = engine
+        self.shard_topics = ShardTopics.of(options.app, options.version)
+        self.writers: dict[int, ShardWriter] = {}
+        self.ready = False
+        self.started_once = False
+        self._arrived_ms: dict[int, int] = {}
+        self.failure: BaseException | None = None
+        self._next_checkpoint: dict[int, float] = {}
+        self.on_partitions_revoked.connect(self._revoke)  # type: ignore[arg-type] # called as (app, revoked)
+
+    async def crash(self, reason: BaseException) -> None:
+        """Stop the worker; the reason is kept for whoever started it."""
+        if self.failure is None:
+            self.failure = reason
+            log.error("the worker stops", reason=f"{type(reason).__name__}: {reason}")
+        self.ready = False
+        await super().crash(reason)
+
+    def cut_positions(self) -> dict[TP, int]:
+        """Where each input of the owned shards goes on."""
+        return {
+            TP(topic, partition): shard.next.get(topic, 0)
+            for partition, shard in self.engine.shards.items()
+            for topic in self.shard_topics.inputs
+        }
+
+    async def take_over(self, partitions: set[int]) -> None:
+        """Own exactly `partitions`."""
+        for partition in set(self.engine.shards) - partitions:
+            await self._release(partition)
+        began = time.perf_counter()
+        fresh = sorted(partitions - set(self.engine.shards))
+        owned = await asyncio.gather(
+            *(
+                take_over(self.options.bootstrap, self.shard_topics, partition, self.options.folder)
+                for partition in fresh
+            )
+        )
+        for partition, (writer, shard) in zip(fresh, owned, strict=True):
+            self.writers[partition] = writer
+            self.engine.add_shard(shard)
+        self.ready = self.started_once = True
+        log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(time.perf_counter() - began, 2))
+
+    async def _revoke(self, _app: Any, *revoked: set[TP], **_: Any) -> None:
+        """Faust takes all partitions at every rebalance; give each a last checkpoint, and let go."""
+        self.ready = False
+        for partition in {tp.partition for tps in revoked for tp in tps}:
+            await self._release(partition)
+
+    async def _release(self, partition: int) -> None:
+        shard, writer = self.engine.shards.get(partition), self.writers.pop(partition, None)
+        if shard is None or writer is None:
+            return
+        try:
+            if self.failure is None:
+                await asyncio.wait_for(writer.checkpoint(self.engine, shard), REVOKE_TIMEOUT_S)
+        finally:
+            self.engine.remove_shard(partition)
+            await writer.stop()
+
+    async def on_stop(self) -> None:
+        """Give every shard a last checkpoint and let go of it, before the consumer leaves the group."""
+        self.ready = False
+        for partition in sorted(self.engine.shards):
+            await self._release(partition)
+        await super().on_stop()
+
+    async def apply(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""
+        step = self._step(topic)
+        shard = self.engine.shards.get(partition)
+        for first in range(0, len(records), CHUNK):
+            if shard is None or self.engine.shards.get(partition) is not shard:
+                return
+            with metrics.STEP_SECONDS.labels(topic if topic in specs_names else "evidence").time():
+                step(shard, records[first : first + CHUNK])
+            if shard.pending.size_bytes > PENDING_BYTES:
+                await self.checkpoint(partition)
+            if topic == specs.INTERACTIONS:
+                self._arrived_ms[partition] = records[min(first + CHUNK, len(records)) - 1].timestamp
+            await asyncio.sleep(0)
+
+    def as_of_ms(self, partition: int | None, now_ms: int) -> int:
+        """When the state was current: now, if nothing known waits to be applied, else the arrival of the latest one applied.
+
+        `partition` None asks for the oldest of all owned shards.
+        """
+        times = [
+            now_ms if self.behind(specs.INTERACTIONS, shard) == 0 else self._arrived_ms.get(shard, 0)
+            for shard in (self.engine.shards if partition is None else [partition])
+            if shard in self.engine.shards
+        ]
+        return min(times, default=0)
+
+    def _step(self, topic: str) -> Callable[[Shard, Sequence[Record]], None]:
+        if topic == specs.INTERACTIONS:
+            return lambda shard, records: users.step(self.engine, shard, records, self.options.future_tolerance_ms)
+        if topic == self.shard_topics.evidence:
+            return lambda shard, records: items.step(self.engine, shard, topic, records)
+        return lambda shard, records: catalog.step(self.engine, shard, topic, records)
+
+    async def checkpoint(self, partition: int) -> None:
+        """Make the shard's state durable now; an error stops the worker."""
+        shard, writer = self.engine.shards.get(partition), self.writers.get(partition)
+        if shard is None or writer is None:
+            return
+        took = await writer.checkpoint(self.engine, shard)
+        pause = max(self.options.checkpoint_interval_ms / 1000, took / CHECKPOINT_SHARE)
+        self._next_checkpoint[partition] = time.monotonic() + pause
+
+    async def keep_checkpointing(self) -> None:
+        """Checkpoint each shard when it is due, for as long as the app runs."""
+        while not self.should_stop and self.failure is None:
+            now = time.monotonic()
+            due = [p for p in self.engine.shards if self._next_checkpoint.get(p, 0.0) <= now]
+            try:
+                await asyncio.gather(*(self.checkpoint(partition) for partition in due))
+            except Exception as error:  # noqa: BLE001 - any error of a checkpoint means the same
+                await self.crash(error)
+                return
+            await asyncio.sleep(0.01)
+
+    async def keep_indexing(self) -> None:
+        """Keep the graph index near the current factors, in a thread and within its budget."""
+        while not self.should_stop and self.failure is None:
+            columns = self.engine.mf.columns
+            await asyncio.to_thread(self.engine.index.refresh, columns["q"], columns["b"], INDEX_BUDGET_ROWS)
+            await asyncio.sleep(INDEX_PAUSE_S)
+
+    def publish_metrics(self) -> None:
+        """Bring the gauges up to date; called when they are scraped."""
+        engine = self.engine
+        totals = engine.totals()
+        for outcome in ("learned", "ignored", "duplicate", "dead"):
+            metrics.EVENTS.labels(outcome).set(totals.get(outcome, 0))
+        for name, count in totals.items():
+            if name.startswith("dead."):
+                metrics.DEAD.labels(name.removeprefix("dead.")).set(count)
+        for topic in self.shard_topics.inputs:
+            metrics.LAG.labels(topic if topic in specs_names else "evidence").set(self.lag(topic))
+        metrics.SHARDS.set(len(engine.shards))
+        metrics.USERS.set(len(engine.users))
+        metrics.VIDEOS.set(int(engine.replica.active.sum()))
+        metrics.INDEX_ROWS.set(len(engine.index))
+        metrics.INDEX_WAITING.set(engine.index.waiting)
+
+    def lag(self, topic: str) -> int:
+        """Records of the owned shards in `topic` that are fetched or known and not applied."""
+        return sum(self.behind(topic, partition) for partition in self.engine.shards)
+
+    def behind(self, topic: str, partition: int) -> int:
+        """Records of one shard's input, as far as it was fetched, that are not applied."""
+        end = self.monitor.tp_end_offsets.get(TP(topic, partition)) or 0
+        return max(0, end - self.engine.shards[partition].next.get(topic, 0))
+
+
+specs_names = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
+
+__all__ = ["HeadraceApp", "ShardTable", "TableManager"]

@@ -1,0 +1,74 @@
+"""The catalog agent: keeps videos and users as the `videos` and `users` topics describe them.
+
+Flows in: compacted records of one shard; a record without a value is a tombstone. Flows out: catalogue rows, deletion marks,
+attributes. Always holds: a deleted video is in no list, index or history of this worker when its step returns.
+"""
+
+from collections.abc import Sequence
+
+from agents.users import Record
+from state import rows
+from state.engine import Engine
+from state.errors import StateFull
+from state.shard import Shard
+from topics.catalog import Video, decode_user, decode_video, encode
+from topics.dead_letter import dead_letter
+from topics.rejected import Reason, Rejected
+from topics.specs import USERS, VIDEOS
+
+
+def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
+    """Apply the records of `videos` or `users` that the state does not hold yet."""
+    apply = {VIDEOS: _apply_video, USERS: _apply_user}[topic]
+    due = shard.next.get(topic, 0)
+    for record in records:
+        if record.offset < due:
+            continue
+        try:
+            apply(engine, shard, record)
+        except (Rejected, StateFull) as error:
+            why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
+            shard.totals[f"dead_{topic}"] += 1
+            shard.dead.append(
+                dead_letter(record.key, record.value, why, topic=topic, partition=shard.partition, offset=record.offset)
+            )
+    if records:
+        shard.advance(topic, max(due - 1, records[-1].offset))
+
+
+def _apply_video(engine: Engine, shard: Shard, record: Record) -> None:
+    video_id, video = decode_video(
+        record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
+    )
+    if video is None:
+        _delete_video(engine, shard, video_id)
+    else:
+        publish(engine, shard, video_id, video)
+
+
+def publish(engine: Engine, shard: Shard, video_id: str, video: Video) -> None:
+    """Put a video into the catalogue, or change it; a deleted one comes back with nothing learned."""
+    key = video_id.encode()
+    row = engine.publish(video_id, video)
+    shard.item_rows[rows.VIDEO + key] = rows.encode_video_row(video)
+    shard.item_rows[rows.DELETED + key] = None
+    shard.dirty_items.add(row)
+
+
+def _delete_video(engine: Engine, shard: Shard, video_id: str) -> None:
+    key = video_id.encode()
+    if engine.replica.find(video_id) is None:
+        shard.totals["unknown_tombstones"] += 1
+        return
+    engine.unpublish(video_id)
+    for prefix in (rows.ITEM, rows.NEIGHBOURS, rows.VIDEO):
+        shard.item_rows[prefix + key] = None
+    # The mark outlives the evidence still under way, which would otherwise bring the video back.
+    shard.item_rows[rows.DELETED + key] = bytes([rows.VERSION])
+
+
+def _apply_user(engine: Engine, shard: Shard, record: Record) -> None:
+    user_id, user = decode_user(
+        record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
+    )
+    shard.user_rows[rows.ATTRIBUTES + user_id.encode()] = None if user is None else bytes([rows.VERSION]) + encode(user)

@@ -1,0 +1,155 @@
+"""The checkpoint: rows, evidence, dead letters and input positions of one shard become visible together, or not at all.
+
+The steps are numbered in `checkpoint`; `agents.takeover` has steps 1 to 4, learning is step 5. Any error leaves the worker's
+memory ahead of the log, so the worker must stop: a restart is the recovery.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+from infra import metrics
+from state.engine import Engine
+from state.shard import Checkpoint, Shard
+from topics import specs
+from topics.dead_letter import MAX_REQUEST_BYTES
+
+#: The coordinator aborts a transaction that is older; it must exceed every checkpoint, and bounds how long a dead worker's open
+#: transaction holds back readers.
+TRANSACTION_TIMEOUT_MS = 10_000
+
+
+@dataclass(frozen=True)
+class ShardTopics:
+    """Where a version's shards write."""
+
+    group: str
+    users_changelog: str
+    items_changelog: str
+    evidence: str
+
+    @classmethod
+    def of(cls, app: str, version: str) -> "ShardTopics":
+        """Names of a version's topics."""
+        return cls(
+            f"{app}.{version}",
+            specs.changelog_topic(app, version, "users"),
+            specs.changelog_topic(app, version, "items"),
+            specs.evidence_topic(app, version),
+        )
+
+    @property
+    def inputs(self) -> list[str]:
+        """Topics that a shard reads, in the order in which a fresh worker should meet them."""
+        return [specs.VIDEOS, specs.USERS, self.evidence, specs.INTERACTIONS]
+
+
+class ShardWriter:
+    """The transactional producer of one shard.
+
+    Parameters
+    ----------
+    bootstrap : broker addresses
+    topics : where to write
+    partition : the shard
+    """
+
+    def __init__(self, bootstrap: str, topics: ShardTopics, partition: int) -> None:
+        self.topics = topics
+        self.partition = partition
+        self._lock = asyncio.Lock()
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            transactional_id=f"{topics.group}.{partition}",
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_batch_size=512 * 1024,
+            max_request_size=MAX_REQUEST_BYTES,
+            request_timeout_ms=TRANSACTION_TIMEOUT_MS,
+        )
+
+    async def start(self) -> None:
+        """Fence every older owner of the shard and settle its open transaction (step 1)."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Let go of the producer; an open transaction is left to be aborted."""
+        await self._producer.stop()
+
+    async def checkpoint(self, engine: Engine, shard: Shard) -> float:
+        """Make everything that the shard has learned durable and visible; returns the seconds it took, 0 if there was nothing.
+
+        Raises
+        ------
+        aiokafka.errors.KafkaError
+            Fenced, refused or unreachable: the worker must stop.
+        """
+        async with self._lock:
+            if not shard.dirty:
+                return 0.0
+            began = time.perf_counter()
+            # 6. At a batch boundary (this line does not await): copy, swap buffers; learning goes on into new ones.
+            taken = shard.swap(engine.users, engine.replica, engine.origin)
+            await self._producer.begin_transaction()
+            # 7. Send everything, and look at every answer.
+            reached = await self._send(taken)
+            # 8. The positions, as a copy for Kafka's own tools; the cut record is the truth. Then the commit.
+            await self._producer.send_offsets_to_transaction(
+                {TopicPartition(topic, self.partition): offset for topic, offset in taken.cut.next.items()},
+                self.topics.group,
+            )
+            await self._producer.commit_transaction()
+            # 9. Only now the disk, one write batch a store, and the slots may be evicted again.
+            await asyncio.to_thread(_store, shard, taken, reached)
+            engine.users.unpin(taken.pinned)
+            took = time.perf_counter() - began
+            metrics.CHECKPOINT_SECONDS.observe(took)
+            metrics.CHECKPOINT_ROWS.inc(len(taken))
+            return took
+
+    async def _send(self, taken: Checkpoint) -> dict[str, int]:
+        """Returns the offset behind the last row sent, by changelog."""
+        futures: list[asyncio.Future[Any]] = []
+        ends: dict[str, asyncio.Future[Any]] = {}
+        counts: dict[str, int] = {}
+        for topic, rows in (
+            (self.topics.items_changelog, taken.items),
+            (self.topics.users_changelog, taken.users),
+        ):
+            batch = self._producer.create_batch()
+            for key, value in rows:
+                if batch.append(key=key, value=value, timestamp=None) is None:
+                    futures.append(await self._producer.send_batch(batch, topic, partition=self.partition))
+                    batch = self._producer.create_batch()
+                    if batch.append(key=key, value=value, timestamp=None) is None:
+                        raise ValueError(
+                            f"a row of {len(value or b'')} bytes does not fit into a batch: key {key[:40]!r}"
+                        )
+            if batch.record_count():
+                counts[topic] = batch.record_count()
+                ends[topic] = await self._producer.send_batch(batch, topic, partition=self.partition)
+                futures.append(ends[topic])
+        for target, block in taken.blocks:
+            futures.append(await self._producer.send(self.topics.evidence, block, partition=target))
+        for letter in taken.dead:
+            futures.append(  # noqa: PERF401 - each send waits for room in the buffer
+                await self._producer.send(
+                    specs.DEAD, letter.value, key=letter.key, partition=self.partition, headers=letter.headers
+                )
+            )
+        # A batch that fails does not fail the commit (seen in aiokafka 0.14): every future has to be asked.
+        await asyncio.gather(*futures)
+        return {topic: end.result().offset + counts[topic] for topic, end in ends.items()}
+
+
+def _store(shard: Shard, taken: Checkpoint, reached: dict[str, int]) -> None:
+    for store, rows, suffix in (
+        (shard.items_store, taken.items, "-items-changelog"),
+        (shard.users_store, taken.users, "-users-changelog"),
+    ):
+        offset = next((end for topic, end in reached.items() if topic.endswith(suffix)), None)
+        if offset is not None:
+            store.write(rows, offset)

@@ -1,0 +1,86 @@
+"""The items agent: applies evidence to the videos that its shard owns, and is the only writer of their rows.
+
+Flows in: evidence blocks of one partition, in offset order. Flows out: changed rows, marked in the shard. Always holds: what a
+block says of a deleted video, or of one that another shard owns, changes nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from agents.users import Record
+from online_models.neighbours import Additions
+from state.engine import Engine
+from state.errors import StateFull
+from state.shard import Shard
+from state.types import AnyArray, BoolArray, Int32Array
+from topics.dead_letter import dead_letter
+from topics.evidence import BadBlock, EvidenceBlock, unpack
+from topics.rejected import Reason, Rejected
+
+
+def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
+    """Apply the blocks that the state does not hold yet."""
+    due = shard.next.get(topic, 0)
+    for record in records:
+        if record.offset < due:
+            continue
+        try:
+            apply(engine, shard, unpack(record.value or b""))
+        except (BadBlock, StateFull) as error:
+            why = Rejected(Reason.MALFORMED_BLOCK, str(error))
+            shard.totals["dead_blocks"] += 1
+            shard.dead.append(
+                dead_letter(record.key, record.value, why, topic=topic, partition=shard.partition, offset=record.offset)
+            )
+    if records:
+        shard.advance(topic, max(due - 1, records[-1].offset))
+
+
+def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
+    """Apply one block. Raises StateFull, before anything changes, if it names more videos than there is room for."""
+    replica = engine.replica
+    rows = np.array([replica.row_of(video_id) for video_id in block.ids], np.int32)
+    alive = ~replica.deleted[rows]
+    mine = alive & (replica.partition[rows] == shard.partition)
+
+    events = block.events[mine[block.events["item"]]]
+    items = rows[events["item"]]
+    np.add.at(replica.counts, (items, events["kind"]), 1)
+    positive = events["positive"] == 1
+    at_ms = events["at_ms"].astype(np.int64)
+    # Every event makes a row, so that a catalogue restored from changelogs is the whole catalogue.
+    shard.dirty_items |= set(items.tolist())
+    if positive.any():
+        taught = at_ms[positive]
+        engine.popularity.apply(items[positive], np.ones(len(taught)), engine.ticks(taught), taught)
+        replica.stream_ms = max(replica.stream_ms, int(taught.max()))
+
+    for model, pairs in ((engine.covisitation, block.covisits), (engine.markov, block.markov)):
+        taken = pairs[mine[pairs["source"]] & alive[pairs["target"]]]
+        sources = rows[taken["source"]]
+        model.apply(
+            Additions(
+                sources,
+                rows[taken["target"]],
+                taken["weight"].astype(np.float32),
+                engine.ticks(taken["at_ms"].astype(np.int64)),
+            )
+        )
+        shard.dirty_neighbours |= set(sources.tolist())
+
+    _apply_steps(engine, shard, block, rows, mine)
+
+
+def _apply_steps(engine: Engine, shard: Shard, block: EvidenceBlock, rows: Int32Array, mine: BoolArray) -> None:
+    """Add factor steps to the owner's rows; the rows served from have this process's own steps already."""
+    steps: AnyArray = block.steps[mine[block.steps["item"]]]
+    touched = rows[steps["item"]]
+    targets = [engine.replica.base]
+    if block.origin != engine.origin:
+        targets.append(engine.mf.columns)
+    for columns in targets:
+        for name in ("q", "b", "acc"):
+            columns[name][touched] += steps[name]
+    shard.dirty_items |= set(touched.tolist())
+    engine.refresh_index(np.unique(touched))

@@ -1,0 +1,167 @@
+"""Taking over a shard: fence the old owner, bring the stores up to the changelogs, and find where its inputs go on.
+
+Steps 1 to 4 of the checkpoint protocol; 6 to 9 are in `agents.checkpoint`. Always holds: nothing is read from a changelog
+before the old owner can no longer write to it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from agents.checkpoint import ShardTopics, ShardWriter
+from state import rows
+from state.errors import CutOutOfRange
+from state.rows import Cut
+from state.shard import Shard
+from state.store import RocksStore, Store
+
+log = structlog.get_logger(__name__)
+
+#: Records a store takes in one write batch while tailing.
+TAIL_BATCH = 5_000
+#: How long a broker may take to answer a question, in seconds.
+ANSWER_TIMEOUT_S = 20.0
+
+
+class TailStalled(Exception):
+    """The changelog could not be read to its end in time."""
+
+
+async def take_over(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) -> tuple[ShardWriter, Shard]:
+    """Own shard `partition`: its producer and its state as of its last committed checkpoint.
+
+    Raises
+    ------
+    CutOutOfRange, StateError, TailStalled
+        The logs and the stores disagree, and going on would be wrong; the message says what to do.
+    """
+    writer = ShardWriter(bootstrap, topics, partition)
+    # 1. Fence the old owner; its open transaction is resolved when this returns.
+    await writer.start()
+    try:
+        shard = await asyncio.to_thread(_restore, bootstrap, topics, partition, folder)
+    except BaseException:
+        await writer.stop()
+        raise
+    return writer, shard
+
+
+def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) -> Shard:
+    users = RocksStore(folder / f"users-{partition}")
+    try:
+        items = RocksStore(folder / f"items-{partition}")
+    except BaseException:
+        users.close()
+        raise
+    try:
+        # 2. Only then read end offsets, and tail each changelog from the store's own offset.
+        restored = tail(bootstrap, topics.users_changelog, partition, users)
+        restored += tail(bootstrap, topics.items_changelog, partition, items)
+        # 3. The cut is where every input goes on.
+        data = users.get(rows.CUT_KEY)
+        cut = Cut({}) if data is None else rows.decode_cut(data)
+        check_cut(bootstrap, topics.inputs, partition, cut.next)
+    except BaseException:
+        users.close()
+        items.close()
+        raise
+    log.info("shard restored", shard=partition, rows_read=restored, positions=cut.next)
+    return Shard(partition, users, items, cut)
+
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "headrace-tail",  # required, never used: partitions are assigned by hand
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 50,
+        }
+    )
+
+
+def tail(
+    bootstrap: str, topic: str, partition: int, store: Store, progress: Callable[[int], None] | None = None
+) -> int:
+    """Bring `store` up to the end of its changelog; returns how many records it took.
+
+    Raises
+    ------
+    CutOutOfRange
+        The store is ahead of the changelog, or the changelog no longer holds what the store lacks.
+    """
+    consumer = _consumer(bootstrap)
+    try:
+        where = TopicPartition(topic, partition)
+        low, high = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
+        start = store.offset()
+        if start > high:
+            raise CutOutOfRange(
+                f"{topic}[{partition}] ends at {high}, but the store holds it up to {start}: the topic was wiped under a full"
+                " disk. Remove HEADRACE_HOME/state to start from the topic as it is, or replay into a new HEADRACE_VERSION"
+            )
+        if 0 < start < low:
+            raise CutOutOfRange(
+                f"{topic}[{partition}] begins at {low}, the store ends at {start}: deletions between them are lost. Remove"
+                " HEADRACE_HOME/state, it is rebuilt from the changelog"
+            )
+        if start == high:
+            return 0
+        consumer.assign([TopicPartition(topic, partition, start if start >= low else OFFSET_BEGINNING)])
+        return _drain(consumer, store, f"{topic}[{partition}]", progress)
+    finally:
+        consumer.close()
+
+
+def _drain(consumer: Consumer, store: Store, name: str, progress: Callable[[int], None] | None) -> int:
+    taken = 0
+    heard = time.monotonic()
+    while True:
+        # `consume` waits for a full batch or the timeout, even at the end of the log.
+        messages = consumer.consume(TAIL_BATCH, timeout=0.05)
+        ended = False
+        batch: list[tuple[bytes, bytes | None]] = []
+        offset = -1
+        for message in messages:
+            error = message.error()
+            if error is None:
+                batch.append((message.key() or b"", message.value()))
+                offset = message.offset() or 0
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended = True
+            else:
+                raise KafkaException(error)
+        if batch:
+            store.write(batch, offset + 1)
+            taken += len(batch)
+            if progress is not None:
+                progress(taken)
+        if ended:
+            return taken
+        if messages:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > ANSWER_TIMEOUT_S:
+            raise TailStalled(f"{name} gave nothing for {ANSWER_TIMEOUT_S:.0f} s and did not end: is the broker up?")
+
+
+def check_cut(bootstrap: str, inputs: list[str], partition: int, positions: Mapping[str, int]) -> None:
+    """See that every input still holds the place where the shard goes on. Raises CutOutOfRange."""
+    consumer = _consumer(bootstrap)
+    try:
+        for topic in inputs:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
+            due = positions.get(topic)
+            if due is not None and not low <= due <= high:
+                raise CutOutOfRange(
+                    f"shard {partition} goes on at {topic}[{partition}] offset {due}, but the log holds {low} to {high}: it was"
+                    " wiped or has expired. Replay what is left into a new HEADRACE_VERSION"
+                )
+    finally:
+        consumer.close()

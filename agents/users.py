@@ -1,0 +1,169 @@
+"""The users agent: learns the user's side of every interaction, and collects what it teaches about videos.
+
+Flows in: records of `interactions` of one shard, in offset order. Flows out, into the shard's buffers: changed users, evidence
+for the owners of the videos, dead letters. Always holds: a record counts in exactly one of `learned`, `ignored`, `duplicate`
+and `dead`, whatever it holds.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from online_models.sequential_mf import LAGS, NEGATIVES
+from state.engine import Engine
+from state.errors import StateFull
+from state.shard import Shard
+from state.types import Float64Array, Int32Array
+from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, IGNORED, POSITIVE, SIGNAL
+from topics.dead_letter import dead_letter
+from topics.interactions import EVENTS, Interaction, decode, event_code
+from topics.partitions import stable_hash
+from topics.rejected import Reason, Rejected
+from topics.signals import signals
+from topics.specs import INTERACTIONS
+
+#: Negatives drawn a micro-batch, of which each event uses 40: more would send more rows, fewer would repeat themselves.
+POOL = 200
+
+_ACTS = np.zeros(len(EVENTS), np.uint8)
+_ACTS[event_code("watch")] = ACT_SEEN
+_ACTS[event_code("dislike")] = ACT_NEGATIVE
+_ACTS[event_code("unlike")] = ACT_UNDO
+
+_OUTCOMES = {POSITIVE: "learned", SIGNAL: "learned", IGNORED: "ignored", DUPLICATE: "duplicate"}
+
+
+class Record(Protocol):
+    """What the step reads of a Kafka record."""
+
+    key: bytes | None
+    value: bytes | None
+    offset: int
+    timestamp: int
+
+
+def step(engine: Engine, shard: Shard, records: Sequence[Record], future_tolerance_ms: int) -> None:
+    """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol)."""
+    due = shard.next.get(INTERACTIONS, 0)
+    events: list[Interaction] = []
+    offsets: list[int] = []
+    for record in records:
+        if record.offset < due:
+            continue
+        try:
+            event = decode(
+                record.key,
+                record.value,
+                record.timestamp,
+                partition=shard.partition,
+                partitions=engine.options.partitions,
+                future_tolerance_ms=future_tolerance_ms,
+            )
+            # Bounds are met here, before the batch changes anything.
+            engine.replica.row_of(event.video_id)
+            engine.users.slot_of(event.user_id, shard.partition)
+        except Rejected as why:
+            _bury(shard, record, why)
+        except StateFull as why:
+            _bury(shard, record, Rejected(Reason.STATE_FULL, str(why)))
+        else:
+            events.append(event)
+            offsets.append(record.offset)
+    if events:
+        learn(engine, shard, events, offsets)
+    if records:
+        shard.advance(INTERACTIONS, max(due - 1, records[-1].offset))
+
+
+def _bury(shard: Shard, record: Record, why: Rejected) -> None:
+    shard.totals["dead"] += 1
+    shard.totals[f"dead.{why.reason}"] += 1
+    shard.dead.append(
+        dead_letter(record.key, record.value, why, topic=INTERACTIONS, partition=shard.partition, offset=record.offset)
+    )
+
+
+def learn(
+    engine: Engine,
+    shard: Shard,
+    events: Sequence[Interaction],
+    offsets: Sequence[int],
+    positive: Sequence[bool] | None = None,
+) -> None:
+    """Learn decoded events of one shard, in order.
+
+    Parameters
+    ----------
+    offsets : of each event; the first one seeds the batch's draw of negatives
+    positive : overrides what is a positive, for evaluation on logs with labels of their own
+    """
+    users, replica = engine.users, engine.replica
+    m = len(events)
+    slots = np.fromiter((users.slot_of(e.user_id, shard.partition) for e in events), np.int32, m)
+    rows = np.fromiter((replica.row_of(e.video_id) for e in events), np.int32, m)
+    kinds = np.fromiter((event_code(e.event) for e in events), np.uint8, m)
+    at_ms = np.fromiter((e.at_ms for e in events), np.int64, m)
+    event_ids = np.fromiter((stable_hash(e.event_id) for e in events), np.uint64, m)
+    watched = np.fromiter((_number(e.watch_seconds) for e in events), np.float64, m)
+    duration = np.fromiter((_number(e.duration_seconds) for e in events), np.float64, m)
+    default = signals(kinds, watched, duration).positive
+    liked = np.asarray(default if positive is None else positive, np.uint8)
+    # Nothing is learned about a deleted video; the event still counts.
+    acts = np.where(replica.deleted[rows], ACT_NONE, _ACTS[kinds]).astype(np.uint8)
+    liked[replica.deleted[rows]] = 0
+
+    shard.touch_users(users, np.unique(slots))
+    outcome, histories = users.admit(slots, rows, replica.hashes[rows], event_ids, kinds, acts, liked, at_ms)
+    users.offset[slots] = np.asarray(offsets, np.int64)
+    for code, count in zip(*np.unique(outcome, return_counts=True), strict=True):
+        shard.totals[_OUTCOMES[int(code)]] += int(count)
+
+    fresh = (outcome != DUPLICATE) & ~replica.deleted[rows]
+    first = outcome == POSITIVE
+    shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
+    if first.any():
+        _teach(engine, shard, slots[first], rows[first], histories[first], at_ms[first], offsets[0])
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _teach(
+    engine: Engine,
+    shard: Shard,
+    slots: Int32Array,
+    rows: Int32Array,
+    histories: Int32Array,
+    at_ms: Float64Array,
+    seed_offset: int,
+) -> None:
+    """Learn the batch's first positives: links for the neighbour tables, factor steps, the users' own vectors."""
+    pending = shard.pending
+    # Event times ride through the models' tick column unchanged: the owner converts them with its own rate.
+    times = at_ms.astype(np.float64)
+    for table, model in (("covisits", engine.covisitation), ("markov", engine.markov)):
+        made = model.additions(histories, rows, times)
+        pending.add_pairs(table, made.source, made.target, made.weight, made.ticks.astype(np.int64))
+
+    known = engine.replica.active_rows()
+    rng = np.random.Generator(np.random.PCG64([engine.options.seed, shard.partition, seed_offset]))
+    negatives = known[rng.integers(0, len(known), min(POOL, NEGATIVES * len(rows)))]
+    recent = histories[:, :LAGS]
+    touched = np.unique(np.concatenate([rows, recent[recent >= 0], negatives]))
+    columns = engine.mf.columns
+    before = {name: columns[name][touched] for name in ("q", "b", "acc")}
+    engine.mf.learn_batch(
+        engine.users.p,
+        engine.users.pacc,
+        slots,
+        histories,
+        rows,
+        negatives,
+        len(known),
+        engine.options.seed,
+        seed_offset,
+    )
+    steps = {name: columns[name][touched] - before[name] for name in before}
+    pending.add_steps(touched, steps["q"], steps["b"], steps["acc"])

@@ -1,0 +1,166 @@
+"""Lists for users and videos, computed from live state: candidates, filter, rank, explore. Pure reads of the engine.
+
+Flows in: an engine and a user or a video. Flows out: rows with scores and reasons. Always holds: what a user has seen, and what
+is hidden or deleted, is in no list of theirs; nothing here creates an entry for anybody.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from api.ranking import Scored, best, score_rows
+from online_models.base import Context
+from state.engine import Engine
+from state.types import BoolArray, Int32Array
+
+#: A video with fewer first positives than this is still unproven, and may take the exploring place.
+UNPROVEN_PLAYS = 5
+#: Cosine of a new video with the user's content vector from which it may take the exploring place.
+TASTE = 0.25
+#: Shorter lists have no room for a place of exploration.
+EXPLORE_FROM_N = 5
+#: Videos of the history that can be named as reasons; co-visitation scores by no more.
+REASON_LAGS = 10
+#: Cosine from which content is named as a reason.
+ALIKE = 0.3
+
+
+@dataclass(frozen=True)
+class Why:
+    """A reason: kind, words, and the row that it comes from."""
+
+    kind: str
+    text: str
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """One place of a list."""
+
+    row: int
+    score: float
+    reasons: list[Why] = field(default_factory=list)
+
+
+def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
+    """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
+    slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
+    if slot is None:
+        return _for_stranger(engine, n, None), "trending"
+    context = engine.context(slot)
+    seen = engine.replica.find_codes(engine.users.seen(slot))
+    if not len(context.history):
+        return _for_stranger(engine, n, seen), "trending"
+    allowed = engine.replica.active[: len(engine.replica)].copy()
+    allowed[seen] = False
+    scored = score_rows(engine, context, allowed, n)
+    places = _with_new(engine, context, allowed, scored, n)
+    return [Served(row, score, _reasons(engine, context, row, fresh)) for row, score, fresh in places], "owner"
+
+
+def rank(engine: Engine, context: Context, allowed: BoolArray, n: int) -> Int32Array:
+    """Rows of the list that `recommend` would serve; for evaluation, which must not differ from serving.
+
+    Parameters
+    ----------
+    allowed : bool, shape (rows,); what may be recommended to this user
+    """
+    scored = score_rows(engine, context, allowed, n)
+    if not len(context.history):
+        return scored.rows
+    return np.array([row for row, _, _ in _with_new(engine, context, allowed, scored, n)], np.int32)
+
+
+def _with_new(
+    engine: Engine, context: Context, allowed: BoolArray, scored: Scored, n: int
+) -> list[tuple[int, float, bool]]:
+    """The ranked rows, the last place given to a new video of the user's taste if there is one: (row, score, explores)."""
+    places = [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
+    if n < EXPLORE_FROM_N or not engine.newest:
+        return places
+    new = np.array(engine.newest, np.int32)
+    new = new[allowed[new] & (engine.popularity.columns["plays"][new] < UNPROVEN_PLAYS)]
+    new = np.setdiff1d(new, scored.rows)
+    if not len(new):
+        return places
+    taste = engine.content.score_many(context, new)
+    liked = int(np.argmax(taste))
+    if taste[liked] >= TASTE:
+        last = places[-1][1] if places else 0.0
+        places = [*places[: n - 1], (int(new[liked]), last, True)]
+    return places
+
+
+def _for_stranger(engine: Engine, n: int, seen: Sequence[int] | None) -> list[Served]:
+    allowed = engine.replica.active[: len(engine.replica)].copy()
+    if seen:
+        allowed[list(seen)] = False
+    new = [
+        row
+        for row in reversed(engine.newest)
+        if allowed[row] and engine.popularity.columns["plays"][row] < UNPROVEN_PLAYS
+    ]
+    room = n // 5 if n >= EXPLORE_FROM_N else 0
+    scored = score_rows(engine, engine.stranger(), allowed, n)
+    why = [Why("trending", "watched by many now")]
+    listed = [Served(row, score, why) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
+    taken = {place.row for place in listed}
+    fresh = [Served(row, 0.0, [Why("new", "new in the catalogue")]) for row in new if row not in taken][:room]
+    return [*listed[: n - len(fresh)], *fresh]
+
+
+def trending(engine: Engine, n: int, allowed: BoolArray | None = None) -> list[Served]:
+    """What has the most recent positives, then whatever is in the catalogue."""
+    rows = len(engine.replica)
+    if allowed is None:
+        allowed = engine.replica.active[:rows]
+    popular = engine.popularity.levels(engine.now(), rows)[:, 0]
+    found = best(np.where(allowed, popular, -np.inf), n)
+    why = [Why("trending", "watched by many now")]
+    return [Served(int(row), float(popular[row]), why if popular[row] > 0 else []) for row in found]
+
+
+def similar(engine: Engine, row: int, n: int) -> list[Served]:
+    """Videos that the same people liked, then videos that are described alike."""
+    count = len(engine.replica)
+    alone = Context(np.array([row], np.int32), np.zeros(engine.mf.columns["q"].shape[1], np.float32), engine.now())
+    together = np.zeros(count, np.float32)
+    engine.covisitation.scores(alone.history, engine.popularity.columns["plays"], alone.ticks, together)
+    alike = np.zeros(count, np.float32)
+    engine.content.scores(engine.content.user_vector(alone.history), alike)
+    # Each counts by its share of its own best: neither has a natural scale.
+    score = together / max(float(together.max(initial=0.0)), 1e-9) + 0.5 * np.maximum(alike, 0.0)
+    allowed = engine.replica.active[:count].copy()
+    allowed[row] = False
+    served = []
+    for found in best(np.where(allowed & (score > 0), score, -np.inf), n).tolist():
+        reasons = []
+        if together[found] > 0:
+            reasons.append(Why("watched_together", "liked by the same people", row))
+        if alike[found] >= ALIKE:
+            reasons.append(Why("content", "described alike", row))
+        served.append(Served(found, float(score[found]), reasons))
+    return served
+
+
+def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list[Why]:
+    if explores:
+        return [Why("new", "new, and like what you watch")]
+    reasons = []
+    history = context.history[:REASON_LAGS]
+    columns = engine.covisitation.columns
+    weights = np.where(columns["neighbour"][history] == row, columns["weight"][history], 0.0).sum(axis=1)
+    if len(weights) and weights.max() > 0:
+        source = int(history[int(np.argmax(weights))])
+        reasons.append(Why("watched_together", f"because you watched {engine.replica.ids[source]}", source))
+    if float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= ALIKE:
+        reasons.append(Why("content", "like what you watch"))
+    if not reasons:
+        popular = engine.popularity.levels(context.ticks, len(engine.replica))[:, 0]
+        if popular[row] > 0 and (popular > popular[row]).sum() < 50:
+            reasons.append(Why("trending", "watched by many now"))
+        else:
+            reasons.append(Why("taste", "fits what you have liked"))
+    return reasons

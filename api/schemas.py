@@ -1,0 +1,81 @@
+"""Answers as they travel: one struct each, encoded by msgspec."""
+
+import msgspec
+
+
+class Reason(msgspec.Struct, omit_defaults=True):
+    """Why an item is in the list: `kind`, in words, and the video it comes from."""
+
+    kind: str
+    text: str
+    video_id: str | None = None
+
+
+class Item(msgspec.Struct, omit_defaults=True):
+    """One place of a list; `score` orders within this answer only."""
+
+    video_id: str
+    score: float
+    reasons: list[Reason]
+    title: str | None = None
+
+
+class Recommendations(msgspec.Struct):
+    """Answer of `/v1/recommend`.
+
+    `source` says who answered (`owner`: live state of the user; `trending`: nothing is known of the user; `replica`: the user's
+    shard is not here). The state includes all interactions of the user's shard below `offset`, as it was at `as_of_ms`.
+    """
+
+    user_id: str
+    recommendation_id: str
+    source: str
+    as_of_ms: int
+    offset: int
+    items: list[Item]
+
+
+class SimilarVideos(msgspec.Struct):
+    """Answer of `/v1/similar`."""
+
+    video_id: str
+    as_of_ms: int
+    items: list[Item]
+
+
+class Trending(msgspec.Struct):
+    """Answer of `/v1/trending`."""
+
+    as_of_ms: int
+    items: list[Item]
+
+
+class Refusal(msgspec.Struct):
+    """One event of a request that was not taken, by its index in the request."""
+
+    index: int
+    reason: str
+    detail: str
+
+
+class EventsTaken(msgspec.Struct):
+    """Answer of `/v1/events`; `offsets` has the next offset by partition: an answer with that `offset` reflects the events."""
+
+    accepted: int
+    rejected: list[Refusal]
+    offsets: dict[str, int]
+
+
+class Stored(msgspec.Struct):
+    """Answer of `PUT` and `DELETE`: the record is in the log."""
+
+    id: str
+    partition: int
+    offset: int
+
+
+class Failure(msgspec.Struct):
+    """Answer to a request that cannot be met."""
+
+    error: str
+    detail: str

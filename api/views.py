@@ -1,0 +1,265 @@
+"""The HTTP interface: thin views that parse, ask, and answer. Faust mounts them on the worker's own loop."""
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from aiohttp import web
+from faust.web import View
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agents.app import HeadraceApp
+from api.errors import Problem, bad_request, not_found, unavailable
+from api.middleware import answer
+from api.producer import LogWriter
+from api.recommend import Served, recommend, similar, trending
+from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
+from infra import metrics
+from topics import catalog, specs
+from topics.ids import is_id
+from topics.interactions import decode_value, encode, require_time
+from topics.partitions import partition_of
+from topics.rejected import Rejected
+
+DEFAULT_N = 10
+MAX_N = 200
+MAX_EVENTS = 1000
+
+
+class ApiView(View):
+    """What all views share. `app.state` of the aiohttp application is not used: Faust's app carries the engine."""
+
+    app: HeadraceApp
+    log_writer: LogWriter
+
+    @property
+    def headrace(self) -> HeadraceApp:
+        """The worker's app."""
+        return self.app
+
+    def require_ready(self) -> None:
+        """Refuse with 503 while the first recovery has not ended: an answer from nothing would look like an answer."""
+        if not self.headrace.started_once:
+            raise unavailable("state is being recovered")
+
+    def now_ms(self) -> int:
+        """Wall clock."""
+        return int(time.time() * 1000)
+
+    def items(self, served: Sequence[Served]) -> list[Item]:
+        """Rows as they travel."""
+        replica = self.headrace.engine.replica
+        listed = []
+        for place in served:
+            video = replica.videos[place.row]
+            reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
+            title = video.title if video is not None and video.title else None
+            listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title))
+        return listed
+
+
+def _id(value: str, name: str) -> str:
+    if not is_id(value):
+        raise bad_request("bad_id", f"{name} must be 1 to 128 bytes of UTF-8")
+    return value
+
+
+def _count(request: web.Request) -> int:
+    text = request.query.get("n", str(DEFAULT_N))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_N:
+        raise bad_request("bad_n", f"n must be a whole number from 1 to {MAX_N}, got {text[:20]!r}")
+    return int(text)
+
+
+class Recommend(ApiView):
+    """`GET /v1/recommend/{user_id}?n=`."""
+
+    async def get(self, request: Any, user_id: str) -> Any:
+        """A list for a user; somebody unknown gets what is trending and new."""
+        self.require_ready()
+        user_id = _id(user_id, "user_id")
+        app = self.headrace
+        partition = partition_of(user_id.encode(), app.options.partitions)
+        served, source = recommend(app.engine, user_id, partition, _count(request))
+        shard = app.engine.shards.get(partition)
+        return answer(
+            Recommendations(
+                user_id=user_id,
+                recommendation_id=uuid.uuid4().hex,
+                source=source if shard is not None else "replica",
+                as_of_ms=app.as_of_ms(partition, self.now_ms()),
+                offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
+                items=self.items(served),
+            )
+        )
+
+
+class Similar(ApiView):
+    """`GET /v1/similar/{video_id}?n=`."""
+
+    async def get(self, request: Any, video_id: str) -> Any:
+        """Videos that go with one."""
+        self.require_ready()
+        row = self.headrace.engine.replica.find(_id(video_id, "video_id"))
+        if row is None or self.headrace.engine.replica.deleted[row]:
+            raise not_found(f"no video {video_id!r} in the catalogue or the log")
+        served = similar(self.headrace.engine, row, _count(request))
+        return answer(SimilarVideos(video_id, self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
+
+
+class TrendingView(ApiView):
+    """`GET /v1/trending?n=`."""
+
+    async def get(self, request: Any) -> Any:
+        """What is watched now."""
+        self.require_ready()
+        served = trending(self.headrace.engine, _count(request))
+        return answer(Trending(self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
+
+
+class Events(ApiView):
+    """`POST /v1/events`."""
+
+    async def post(self, request: Any) -> Any:
+        """Take one event or an array of up to 1,000; `event_id` and `at_ms` are filled in where they are missing."""
+        body = await request.read()
+        single, raw = _split(body)
+        now = self.now_ms()
+        tolerance = self.headrace.options.future_tolerance_ms
+        taken: list[tuple[str, bytes]] = []
+        refused: list[Refusal] = []
+        for index, part in enumerate(raw):
+            try:
+                event = decode_value(_completed(bytes(part), now))
+                require_time(event.at_ms, now, tolerance)
+                taken.append((event.user_id, encode(event)))
+            except Rejected as why:
+                refused.append(Refusal(index, str(why.reason), why.detail))
+        if single and refused:
+            raise Problem(400, refused[0].reason, refused[0].detail)
+        offsets: dict[str, int] = {}
+        for partition, offset in await self.log_writer.write(specs.INTERACTIONS, taken) if taken else []:
+            offsets[str(partition)] = max(offset + 1, offsets.get(str(partition), 0))
+        return answer(EventsTaken(len(taken), refused, offsets), 202)
+
+
+def _split(body: bytes) -> tuple[bool, list[msgspec.Raw]]:
+    """The events of a body, undecoded, and whether it was a single one."""
+    try:
+        if body.lstrip()[:1] == b"[":
+            parts = msgspec.json.decode(body, type=list[msgspec.Raw])
+            single = False
+        else:
+            parts, single = [msgspec.json.decode(body, type=msgspec.Raw)], True
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise bad_request("malformed_json", f"the body is no JSON: {error}") from error
+    if not 1 <= len(parts) <= MAX_EVENTS:
+        raise bad_request("bad_count", f"1 to {MAX_EVENTS} events a request, got {len(parts)}")
+    return single, parts
+
+
+def _completed(raw: bytes, now_ms: int) -> bytes:
+    """Fill in a missing `event_id` and `at_ms`; anything else is left for `decode_value` to judge."""
+    if b'"event_id"' in raw and b'"at_ms"' in raw:
+        return raw
+    try:
+        fields = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return raw
+    if not isinstance(fields, dict):
+        return raw
+    fields.setdefault("event_id", uuid.uuid4().hex)
+    fields.setdefault("at_ms", now_ms)
+    return msgspec.json.encode(fields)
+
+
+class Entry(ApiView):
+    """What `PUT` and `DELETE` of catalogue entries share."""
+
+    async def store(self, topic: str, entry_id: str, value: bytes | None) -> Any:
+        """Append to a compacted topic; 202 once the broker has it."""
+        [(partition, offset)] = await self.log_writer.write(topic, [(entry_id, value)])
+        return answer(Stored(entry_id, partition, offset), 202)
+
+    async def body(self, request: web.Request, kind: str) -> bytes:
+        """The record in the request's body, checked and in its canonical form."""
+        try:
+            raw = await request.read()
+            return catalog.encode(
+                catalog.decode_video_value(raw) if kind == "video" else catalog.decode_user_value(raw)
+            )
+        except Rejected as why:
+            raise bad_request(str(why.reason), why.detail) from why
+
+
+class Videos(Entry):
+    """`PUT` and `DELETE /v1/videos/{video_id}`."""
+
+    async def put(self, request: Any, video_id: str) -> Any:
+        """Put a video into the catalogue, or change it."""
+        return await self.store(specs.VIDEOS, _id(video_id, "video_id"), await self.body(request, "video"))
+
+    async def delete(self, request: Any, video_id: str) -> Any:
+        """Take a video out of the catalogue and of everything learned; one that nobody knows is no error."""
+        return await self.store(specs.VIDEOS, _id(video_id, "video_id"), None)
+
+
+class Users(Entry):
+    """`PUT /v1/users/{user_id}`."""
+
+    async def put(self, request: Any, user_id: str) -> Any:
+        """Set a user's attributes."""
+        return await self.store(specs.USERS, _id(user_id, "user_id"), await self.body(request, "user"))
+
+
+class Health(ApiView):
+    """`GET /healthz`: the process answers."""
+
+    async def get(self, request: Any) -> Any:
+        """200 while the loop turns."""
+        return answer({"status": "ok"})
+
+
+class Ready(ApiView):
+    """`GET /readyz`: shards are recovered and assigned."""
+
+    async def get(self, request: Any) -> Any:
+        """200 once recovery and assignment are done, else 503."""
+        app = self.headrace
+        body: Mapping[str, Any] = {
+            "ready": app.ready,
+            "shards": sorted(app.engine.shards),
+            "totals": app.engine.totals(),
+        }
+        return answer(body, 200 if app.ready else 503, {} if app.ready else {"Retry-After": "1"})
+
+
+class Metrics(ApiView):
+    """`GET /metrics`."""
+
+    async def get(self, request: Any) -> Any:
+        """Prometheus' text format."""
+        self.headrace.publish_metrics()
+        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+ROUTES: dict[str, type[ApiView]] = {
+    "/v1/recommend/{user_id}": Recommend,
+    "/v1/similar/{video_id}": Similar,
+    "/v1/trending": TrendingView,
+    "/v1/events": Events,
+    "/v1/videos/{video_id}": Videos,
+    "/v1/users/{user_id}": Users,
+    "/healthz": Health,
+    "/readyz": Ready,
+    "/metrics": Metrics,
+}
+
+
+def mount(app: HeadraceApp, writer: LogWriter) -> None:
+    """Put the API on the worker's web server."""
+    for pattern, view in ROUTES.items():
+        bound = cast("type[ApiView]", type(view.__name__, (view,), {"log_writer": writer, "__doc__": view.__doc__}))
+        app.page(pattern, name=view.__name__.lower())(bound)

@@ -1,0 +1,42 @@
+"""Prometheus metrics of a worker, named once; units are in the names, labels are few and bounded."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+CHECKPOINT_SECONDS = Histogram(
+    "headrace_checkpoint_seconds",
+    "Time of one shard's checkpoint, from swapped buffers to stored rows",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+    registry=REGISTRY,
+)
+CHECKPOINT_ROWS = Counter("headrace_checkpoint_rows", "Rows, blocks and dead letters made durable", registry=REGISTRY)
+EVENTS = Gauge(
+    "headrace_events",
+    "Interactions of the owned shards by outcome, exact with their state: learned, ignored, duplicate, dead",
+    ["outcome"],
+    registry=REGISTRY,
+)
+DEAD = Gauge("headrace_dead_letters", "Interactions refused, by reason", ["reason"], registry=REGISTRY)
+LAG = Gauge(
+    "headrace_lag_records", "Records of the owned shards not applied yet, by topic", ["topic"], registry=REGISTRY
+)
+SHARDS = Gauge("headrace_shards", "Shards that this worker owns", registry=REGISTRY)
+USERS = Gauge("headrace_users", "Users in memory", registry=REGISTRY)
+VIDEOS = Gauge("headrace_videos", "Videos that may be recommended", registry=REGISTRY)
+INDEX_ROWS = Gauge("headrace_index_rows", "Videos in the graph index", registry=REGISTRY)
+INDEX_WAITING = Gauge("headrace_index_waiting_rows", "Changed videos not in the graph index yet", registry=REGISTRY)
+REQUEST_SECONDS = Histogram(
+    "headrace_request_seconds",
+    "Time to answer a request, by route and status class",
+    ["route", "status"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    registry=REGISTRY,
+)
+STEP_SECONDS = Histogram(
+    "headrace_step_seconds",
+    "Time for which one micro-batch held the loop, by agent",
+    ["agent"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
+    registry=REGISTRY,
+)

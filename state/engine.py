@@ -1,0 +1,164 @@
+"""All state of one worker and the models over it: the one object that learning and serving share.
+
+Nothing in here knows Kafka, HTTP or the clock. Agents change it in their steps, the API reads it, the evaluator drives it with
+no broker at all. Bound: `max_users` slots and `max_videos` rows.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from online_models.base import FACTORS, Context
+from online_models.content import ContentModel
+from online_models.neighbours import COVISITATION, MARKOV, Neighbours
+from online_models.popularity import Popularity
+from online_models.sequential_mf import SequentialMF
+from state import rows
+from state.index import ItemIndex
+from state.replica import Replica
+from state.shard import Shard
+from state.types import Float64Array, Int32Array, Int64Array
+from state.users import Users
+from topics.catalog import Video
+
+DAY_MS = 86_400_000
+#: Videos that count as new to the catalogue at one time.
+NEWEST = 200
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an engine is built with.
+
+    `positives_per_day` turns event time into the ticks in which half-lives are given: event time is the only clock that every
+    shard reads alike, whatever order records arrive in.
+    """
+
+    partitions: int = 4
+    max_users: int = 1_000_000
+    max_videos: int = 200_000
+    positives_per_day: float = 5000.0
+    seed: int = 1
+
+
+class Engine:
+    """Replica, users, models, index and the shards that this worker owns.
+
+    Parameters
+    ----------
+    options : bounds, rate and seed
+    origin : names this process in evidence blocks; two processes never share one
+    """
+
+    def __init__(self, options: EngineOptions, origin: bytes) -> None:
+        self.options = options
+        self.origin = origin
+        self.popularity = Popularity(0)
+        self.covisitation = Neighbours(0, COVISITATION, self.popularity)
+        self.markov = Neighbours(0, MARKOV, self.popularity)
+        self.mf = SequentialMF(0, options.seed)
+        self.content = ContentModel(0)
+        models = (self.popularity, self.covisitation, self.markov, self.mf, self.content)
+        self.replica = Replica(
+            {model.name: model for model in models}, capacity=options.max_videos, partitions=options.partitions
+        )
+        self.users = Users(options.max_users, FACTORS, self._load_user)
+        self.index = ItemIndex(FACTORS, options.max_videos)
+        self.shards: dict[int, Shard] = {}
+        #: Rows that entered the catalogue last, newest last: what exploration may show before anybody has played it.
+        self.newest: deque[int] = deque(maxlen=NEWEST)
+
+    def ticks(self, at_ms: Int64Array) -> Float64Array:
+        """Event times (int64 ms) as ticks (float64): positives that the whole stream is expected to have had by then."""
+        return np.asarray(at_ms, np.float64) * (self.options.positives_per_day / DAY_MS)
+
+    def now(self) -> float:
+        """The stream's own present, in ticks: a replayed log is read as of its own time, not today's."""
+        return float(self.ticks(np.array(self.replica.stream_ms)))
+
+    def context(self, slot: int) -> Context:
+        """What scoring knows of the user in `slot`."""
+        history = self.users.history[slot]
+        return Context(history[history >= 0], self.users.p[slot], self.now())
+
+    def stranger(self) -> Context:
+        """What scoring knows of a user it has never met."""
+        return Context(np.empty(0, np.int32), np.zeros(FACTORS, np.float32), self.now())
+
+    def add_shard(self, shard: Shard) -> None:
+        """Start owning a shard: its videos join the replica; its users come when they are asked for."""
+        self.shards[shard.partition] = shard
+        self._load_items(shard)
+
+    def remove_shard(self, partition: int) -> None:
+        """Stop owning a shard. Its users leave memory; its videos stay readable as they were."""
+        shard = self.shards.pop(partition, None)
+        if shard is not None:
+            self.users.drop_partition(partition)
+            shard.close()
+
+    def _load_user(self, users: Users, user_id: str, slot: int) -> bool:
+        shard = self.shards.get(int(users.partition[slot]))
+        data = None if shard is None else shard.users_store.get(rows.USER + user_id.encode())
+        if data is None:
+            return False
+        rows.decode_user(data, users, slot, self.replica)
+        return True
+
+    def _load_items(self, shard: Shard) -> None:
+        def read(prefix: bytes) -> list[tuple[str, bytes]]:
+            return [(key[len(prefix) :].decode(), value) for key, value in shard.items_store.scan(prefix)]
+
+        for video_id, _ in read(rows.DELETED):
+            self.replica.mark_deleted(video_id)
+        learned = rows.decode_items(read(rows.ITEM), self.replica)
+        rows.decode_neighbours(read(rows.NEIGHBOURS), self.replica)
+        videos = [(video_id, rows.decode_video_row(data)) for video_id, data in read(rows.VIDEO)]
+        for video_id, video in sorted(videos, key=lambda entry: entry[1].published_ms or 0):
+            self.publish(video_id, video)
+        self.refresh_index(learned)
+
+    def publish(self, video_id: str, video: Video) -> int:
+        """Put a catalogue record in place: metadata, content vector, index. Returns the row."""
+        row = self.replica.row_of(video_id)
+        if self.replica.videos[row] is None:
+            self.newest.append(row)
+        self.replica.publish(video_id, video)
+        self.content.publish(row, video)
+        self.refresh_index(np.array([row], np.int32))
+        return row
+
+    def unpublish(self, video_id: str) -> None:
+        """Forget a video that the catalogue deleted, everywhere in this worker, in memory and in what is next written."""
+        row = self.replica.row_of(video_id)
+        n = len(self.replica)
+        named = np.zeros(n, np.bool_)
+        for model in (self.covisitation, self.markov):
+            named |= (model.columns["neighbour"][:n] == row).any(axis=1)
+        for shard in self.shards.values():
+            shard.dirty_neighbours |= set(
+                np.flatnonzero(named & (self.replica.partition[:n] == shard.partition)).tolist()
+            )
+        self.replica.mark_deleted(video_id)
+        for slot in self.users.forget_rows([row]):
+            shard = self.shards[int(self.users.partition[slot])]
+            shard.touch_users(self.users, np.array([slot], np.int32))
+        self.index.remove([row])
+        if row in self.newest:
+            self.newest.remove(row)
+
+    def refresh_index(self, touched: Int32Array) -> None:
+        """Tell the index that vectors of these rows changed, or that they may now be recommended."""
+        active = touched[self.replica.active[touched]]
+        self.index.mark(active)
+        self.index.remove(np.setdiff1d(touched, active).tolist())
+
+    def totals(self) -> Mapping[str, int]:
+        """Running totals of the owned shards, exact with their state."""
+        summed: dict[str, int] = {}
+        for shard in self.shards.values():
+            for name, count in shard.totals.items():
+                summed[name] = summed.get(name, 0) + count
+        return summed

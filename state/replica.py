@@ -1,0 +1,210 @@
+"""All videos that this worker knows, as dense arrays by row: the models' columns, the catalogue, counters and flags.
+
+Flows in: rows read from a store or a changelog, evidence, catalogue records. Flows out: what the models score and what a
+checkpoint writes. Always holds: a row number belongs to one video until `forget`, and a forgotten row is free again only after
+`recycle`, when no buffer can still name it. Bound: `capacity` rows; a video beyond it is refused with StateFull.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from online_models.base import ItemModel
+from state.errors import StateFull
+from state.types import AnyArray, BoolArray, Int32Array, Int64Array, UInt64Array
+from state.users import KINDS
+from topics.catalog import Video
+from topics.partitions import partition_of, stable_hash
+
+S = TypeVar("S", bound=np.generic)
+
+#: The columns of the factorization that travel as steps.
+FACTOR_COLUMNS = ("q", "b", "acc")
+
+
+def video_code(video_id: str) -> int:
+    """The hash that names a video in rows: even (a seen set keeps a flag in the low bit), and never 0 (which means none)."""
+    return (stable_hash(video_id) & ~1) or 2
+
+
+def _grown(old: "NDArray[S]", size: int, fill: int = 0) -> "NDArray[S]":
+    fresh = np.full((size, *old.shape[1:]), fill, old.dtype)
+    fresh[: len(old)] = old
+    return fresh
+
+
+class Replica:
+    """Rows of videos.
+
+    Parameters
+    ----------
+    models : by name; the replica resizes them together and gives a new row its prior
+    capacity : the largest number of videos
+    partitions : how many shards there are
+    """
+
+    def __init__(self, models: Mapping[str, ItemModel], *, capacity: int, partitions: int) -> None:
+        self.models = dict(models)
+        self.capacity = capacity
+        self.partitions = partitions
+        self._row_of: dict[str, int] = {}
+        self._row_of_hash: dict[int, int] = {}
+        self.ids: list[str | None] = []
+        self.videos: list[Video | None] = []
+        self._free: list[int] = []
+        self._quarantine: list[int] = []
+        #: Event time of the latest positive applied; decayed counts are read as of then (a replayed log lives in its own time).
+        self.stream_ms = 0
+        self._size = 0
+        #: (size,) the video's hash; the shard that owns it, -1 while only its hash is known; accepted events by kind
+        self.hashes: UInt64Array = np.zeros(0, np.uint64)
+        self.partition: Int32Array = np.zeros(0, np.int32)
+        self.counts: Int64Array = np.zeros((0, KINDS), np.int64)
+        #: (size,) may be recommended: its id is known and it is neither hidden nor deleted
+        self.active: BoolArray = np.zeros(0, np.bool_)
+        #: (size,) the catalogue has deleted it; events for it teach nothing until it is published again
+        self.deleted: BoolArray = np.zeros(0, np.bool_)
+        self.base: dict[str, AnyArray] = {}
+        self._resize(1024)
+
+    def _resize(self, size: int) -> None:
+        size = min(size, self.capacity)
+        self.hashes = _grown(self.hashes, size)
+        self.partition = _grown(self.partition, size, -1)
+        self.counts = _grown(self.counts, size)
+        self.active = _grown(self.active, size)
+        self.deleted = _grown(self.deleted, size)
+        for model in self.models.values():
+            model.resize(size)
+        #: What the owner of each row has applied. The factors that are served (the model's own columns) are these plus the steps
+        #: that this worker has learned and whose evidence block has not come back yet.
+        served = self.models["sequential_mf"].columns
+        self.base = {name: _grown(self.base.get(name, served[name][:0]), size) for name in FACTOR_COLUMNS}
+        self._size = size
+
+    def __len__(self) -> int:
+        """Rows in use or once used: every row number is below it."""
+        return len(self.ids)
+
+    def find(self, video_id: str) -> int | None:
+        """The video's row, or None; creates nothing."""
+        return self._row_of.get(video_id)
+
+    def row_of(self, video_id: str) -> int:
+        """The video's row, created from the priors if it is new. Raises StateFull at the capacity."""
+        row = self._row_of.get(video_id)
+        if row is None:
+            code = video_code(video_id)
+            row = self._row_of_hash.get(code)
+            if row is None:
+                row = self._take(code)
+            elif self.ids[row] is not None:
+                # Two ids with one 64-bit hash: they share the row (one chance in 10^6 at ten million videos).
+                self._row_of[video_id] = row
+                return row
+            self._row_of[video_id] = row
+            self.ids[row] = video_id
+            self.partition[row] = partition_of(video_id.encode(), self.partitions)
+            self.active[row] = not self.deleted[row]
+        return row
+
+    def find_codes(self, codes: UInt64Array) -> list[int]:
+        """Rows of those of the hashes (of any low bit) that are known; creates nothing."""
+        known = (self._row_of_hash.get(code & ~1) for code in codes.tolist())
+        return [row for row in known if row is not None]
+
+    def row_of_hash(self, code: int) -> int:
+        """The row of a video named by its hash alone: a placeholder, not recommendable, until its id arrives."""
+        row = self._row_of_hash.get(code)
+        return self._take(code) if row is None else row
+
+    def rows_of_hashes(self, codes: UInt64Array) -> Int32Array:
+        """Rows of many hashes, -1 for 0; shape as given."""
+        unique, inverse = np.unique(codes, return_inverse=True)
+        rows = np.array([self.row_of_hash(code) if code else -1 for code in unique.tolist()], np.int32)
+        return rows[inverse].reshape(codes.shape)
+
+    def _take(self, code: int) -> int:
+        if self._free:
+            row = self._free.pop()
+            self.ids[row] = None
+        else:
+            row = len(self.ids)
+            if row >= self.capacity:
+                raise StateFull(f"the catalogue holds {self.capacity} videos: raise HEADRACE_MAX_VIDEOS")
+            if row >= self._size:
+                self._resize(2 * self._size)
+            self.ids.append(None)
+            self.videos.append(None)
+        self._row_of_hash[code] = row
+        self.hashes[row] = code
+        self._start(row)
+        return row
+
+    def _start(self, row: int) -> None:
+        """Give a row the prior of every model."""
+        rows = np.array([row], np.int32)
+        for model in self.models.values():
+            model.admit(rows, self.hashes[rows])
+        for name, base in self.base.items():
+            base[row] = self.models["sequential_mf"].columns[name][row]
+
+    def publish(self, video_id: str, video: Video) -> int:
+        """Put a catalogue record on its row."""
+        row = self.row_of(video_id)
+        self.videos[row] = video
+        self.deleted[row] = False
+        self.active[row] = not video.hidden
+        return row
+
+    def mark_deleted(self, video_id: str) -> int:
+        """Remember that the catalogue deleted the video, and forget all that was learned about it."""
+        row = self.row_of(video_id)
+        self.videos[row] = None
+        self.deleted[row] = True
+        self.active[row] = False
+        self.counts[row] = 0
+        for model in self.models.values():
+            model.forget(np.array([row], np.int32))
+        self._start(row)
+        return row
+
+    def drop(self, row: int) -> None:
+        """Let go of a row altogether (its shard moved away, or its deletion mark expired)."""
+        video_id = self.ids[row]
+        if video_id is not None:
+            self._row_of.pop(video_id, None)
+        self._row_of_hash.pop(int(self.hashes[row]), None)
+        self.ids[row] = None
+        self.videos[row] = None
+        self.active[row] = self.deleted[row] = False
+        self.counts[row] = 0
+        self.partition[row] = -1
+        for model in self.models.values():
+            model.forget(np.array([row], np.int32))
+        self._quarantine.append(row)
+
+    def recycle(self) -> None:
+        """Free the rows dropped so far; call when no buffer names them any more."""
+        self._free += self._quarantine
+        self._quarantine = []
+
+    def rows_in(self, partition: int) -> Int32Array:
+        """Rows that the shard owns; int32, ascending."""
+        return np.flatnonzero(self.partition[: len(self)] == partition).astype(np.int32)
+
+    def active_rows(self) -> Int32Array:
+        """Rows that may be recommended; int32, ascending."""
+        return np.flatnonzero(self.active[: len(self)]).astype(np.int32)
+
+    def ids_of(self, rows: Iterable[int]) -> list[str]:
+        """Ids of rows that have one; a placeholder raises KeyError."""
+        out = []
+        for row in rows:
+            video_id = self.ids[row]
+            if video_id is None:
+                raise KeyError(row)
+            out.append(video_id)
+        return out

@@ -1,0 +1,231 @@
+"""Rows as bytes: how users, videos and cuts look in a changelog and in a store.
+
+Keys carry one byte for the kind and the id as UTF-8, so that a table's rows of one kind lie together. Every value starts with
+the version of its layout; a row of another version raises SchemaMismatch. Videos are named by their 64-bit hash inside rows,
+because row numbers mean nothing to another process.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from state.errors import SchemaMismatch
+from state.replica import FACTOR_COLUMNS, Replica
+from state.types import AnyArray, Int32Array
+from state.users import HISTORY, KINDS, RECENT_IDS, Users
+from topics.catalog import Video, decode_video_value, encode
+from topics.evidence import FACTORS
+
+VERSION = 1
+
+#: Key prefixes of the users table: the cut (one a shard), learned state, attributes.
+CUT_KEY = b"!cut"
+USER, ATTRIBUTES = b"u:", b"a:"
+#: Key prefixes of the items table: counters and factors, neighbour lists, the catalogue record, the mark of a deleted video.
+ITEM, NEIGHBOURS, VIDEO, DELETED = b"i:", b"n:", b"m:", b"d:"
+
+_USER = np.dtype(
+    [
+        ("version", "u1"),
+        ("p", "<f4", (FACTORS,)),
+        ("pacc", "<f4"),
+        ("recent", "<u8", (RECENT_IDS,)),
+        ("recent_at", "<i4"),
+        ("counts", "<i4", (KINDS,)),
+        ("last_ms", "<i8"),
+        ("offset", "<i8"),
+        ("history", "<u8", (HISTORY,)),
+    ]
+)
+_ITEM = np.dtype(
+    [
+        ("version", "u1"),
+        ("plays", "<f8"),
+        ("decayed", "<f8", (3,)),
+        ("decayed_at", "<f8"),
+        ("first_ms", "<i8"),
+        ("last_ms", "<i8"),
+        ("counts", "<i8", (KINDS,)),
+        ("q", "<f4", (FACTORS,)),
+        ("b", "<f4"),
+        ("acc", "<f4"),
+    ]
+)
+_LIST = np.dtype(
+    [("version", "u1"), ("covisits", "<u2"), ("covisits_at", "<f8"), ("markov", "<u2"), ("markov_at", "<f8")]
+)
+_ENTRY = np.dtype([("item", "<u8"), ("weight", "<f4")])
+
+
+class Cut(msgspec.Struct):
+    """Where a shard stands: the next offset of each input, and the running totals that are exact with it."""
+
+    next: dict[str, int]
+    totals: dict[str, int] = {}
+    version: int = VERSION
+
+
+def encode_cut(cut: Cut) -> bytes:
+    """The cut as JSON, readable by an operator with any Kafka tool."""
+    return msgspec.json.encode(cut)
+
+
+def decode_cut(data: bytes) -> Cut:
+    """Read a cut. Raises SchemaMismatch for another version."""
+    try:
+        cut = msgspec.json.decode(data, type=Cut)
+    except msgspec.DecodeError as error:
+        raise SchemaMismatch(f"the cut record cannot be read ({error}): replay into a new HEADRACE_VERSION") from error
+    _check(cut.version)
+    return cut
+
+
+def _check(version: int) -> None:
+    if version != VERSION:
+        raise SchemaMismatch(
+            f"a row has layout {version}, this release reads {VERSION}: run the release that wrote it, or replay into a new"
+            " HEADRACE_VERSION"
+        )
+
+
+def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tuple[bytes, bytes]]:
+    """Rows of users as (key, value), copied at once so that learning may go on."""
+    rows = np.zeros(len(slots), _USER)
+    rows["version"] = VERSION
+    for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
+        rows[name] = getattr(users, name)[slots]
+    history = users.history[slots]
+    rows["history"] = np.where(history >= 0, replica.hashes[history], 0)
+    return [
+        (USER + users.id_of(slot).encode(), rows[i].tobytes() + users.seen(slot).tobytes())
+        for i, slot in enumerate(slots.tolist())
+    ]
+
+
+def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
+    """Put a row into a slot. Raises SchemaMismatch for another version."""
+    _check(data[0])
+    row = np.frombuffer(data, _USER, 1)[0]
+    for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
+        getattr(users, name)[slot] = row[name]
+    users.history[slot] = replica.rows_of_hashes(row["history"])
+    users.set_seen(slot, np.frombuffer(data, "<u8", offset=_USER.itemsize).astype(np.uint64))
+
+
+def read_user(data: bytes) -> dict[str, AnyArray]:
+    """A user's row as named arrays, for tools and tests: `counts`, `history` (hashes), `seen`, and the rest."""
+    _check(data[0])
+    row = np.frombuffer(data, _USER, 1)[0]
+    fields = {name: row[name] for name in _USER.names or ()}
+    fields["seen"] = np.frombuffer(data, "<u8", offset=_USER.itemsize)
+    return fields
+
+
+_POPULARITY = ("plays", "decayed", "decayed_at", "first_ms", "last_ms")
+
+
+def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]]:
+    """Rows of videos: counters, popularity and the owner's factors, copied at once so that learning may go on."""
+    packed = np.zeros(len(rows), _ITEM)
+    packed["version"] = VERSION
+    popularity = replica.models["popularity"].columns
+    for name in _POPULARITY:
+        packed[name] = popularity[name][rows]
+    packed["counts"] = replica.counts[rows]
+    for name in FACTOR_COLUMNS:
+        packed[name] = replica.base[name][rows]
+    ids = replica.ids_of(rows.tolist())
+    return [(ITEM + video_id.encode(), packed[i].tobytes()) for i, video_id in enumerate(ids)]
+
+
+def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
+    """Put rows of videos, given as (id, value), in place; returns the row numbers. Raises SchemaMismatch."""
+    for _, data in records:
+        _check(data[0])
+    rows = np.array([replica.row_of(video_id) for video_id, _ in records], np.int32)
+    if not len(rows):
+        return rows
+    packed = np.frombuffer(b"".join(data for _, data in records), _ITEM)
+    popularity = replica.models["popularity"].columns
+    for name in _POPULARITY:
+        popularity[name][rows] = packed[name]
+    replica.counts[rows] = packed["counts"]
+    served = replica.models["sequential_mf"].columns
+    for name in FACTOR_COLUMNS:
+        replica.base[name][rows] = packed[name]
+        served[name][rows] = packed[name]
+    replica.stream_ms = max(replica.stream_ms, int(packed["last_ms"].max()))
+    return rows
+
+
+def read_item(data: bytes) -> dict[str, AnyArray]:
+    """A video's row as named arrays, for tools and tests."""
+    _check(data[0])
+    row = np.frombuffer(data, _ITEM, 1)[0]
+    return {name: row[name] for name in _ITEM.names or ()}
+
+
+def encode_neighbours(replica: Replica, rows: Int32Array) -> Iterator[tuple[bytes, bytes]]:
+    """Neighbour lists of videos: both tables in one row, only the filled slots."""
+    tables = [replica.models["covisitation"].columns, replica.models["markov"].columns]
+    copies = [(table["neighbour"][rows], table["weight"][rows], table["weight_at"][rows]) for table in tables]
+    named = [np.where(neighbour >= 0, replica.hashes[neighbour], 0) for neighbour, _, _ in copies]
+    for i, video_id in enumerate(replica.ids_of(rows.tolist())):
+        head = np.zeros(1, _LIST)
+        head["version"] = VERSION
+        parts = []
+        for name, hashes, (_, weights, at) in zip(("covisits", "markov"), named, copies, strict=True):
+            filled = np.flatnonzero(hashes[i])
+            entries = np.empty(len(filled), _ENTRY)
+            entries["item"] = hashes[i][filled]
+            entries["weight"] = weights[i][filled]
+            head[name] = len(filled)
+            head[f"{name}_at"] = at[i]
+            parts.append(entries.tobytes())
+        yield NEIGHBOURS + video_id.encode(), head.tobytes() + b"".join(parts)
+
+
+def read_neighbours(data: bytes) -> dict[str, tuple[float, AnyArray]]:
+    """A neighbour row as {table: (reference ticks, entries of `item` hash and `weight`)}. Raises SchemaMismatch."""
+    _check(data[0])
+    head = np.frombuffer(data, _LIST, 1)[0]
+    entries = np.frombuffer(data, _ENTRY, offset=_LIST.itemsize)
+    covisits = int(head["covisits"])
+    return {
+        "covisitation": (float(head["covisits_at"]), entries[:covisits]),
+        "markov": (float(head["markov_at"]), entries[covisits : covisits + int(head["markov"])]),
+    }
+
+
+def decode_neighbours(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
+    """Put neighbour lists, given as (id, value), in place; returns the row numbers."""
+    rows = np.array([replica.row_of(video_id) for video_id, _ in records], np.int32)
+    lists = [read_neighbours(data) for _, data in records]
+    for name in ("covisitation", "markov"):
+        if not lists:
+            break
+        found = replica.rows_of_hashes(np.concatenate([entry[name][1]["item"] for entry in lists]))
+        columns = replica.models[name].columns
+        done = 0
+        for row, entry in zip(rows.tolist(), lists, strict=True):
+            at, entries = entry[name]
+            n = len(entries)
+            columns["neighbour"][row] = -1
+            columns["weight"][row] = 0
+            columns["neighbour"][row, :n] = found[done : done + n]
+            columns["weight"][row, :n] = entries["weight"]
+            columns["weight_at"][row] = at
+            done += n
+    return rows
+
+
+def encode_video_row(video: Video) -> bytes:
+    """A catalogue record as a row: the layout's version, then the record as it travels."""
+    return bytes([VERSION]) + encode(video)
+
+
+def decode_video_row(data: bytes) -> Video:
+    """Read a catalogue row. Raises SchemaMismatch for another version."""
+    _check(data[0])
+    return decode_video_value(data[1:])

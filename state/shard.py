@@ -1,0 +1,187 @@
+"""One shard: what its part of the state has changed since the last checkpoint, and where its inputs stand.
+
+Flows in: evidence and rows touched by the agents. Flows out: `Checkpoint`, everything of the shard that must become visible
+together. Always holds: `swap` takes all or nothing, at a batch boundary; what it took stays pinned until `done`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from state import rows
+from state.replica import Replica
+from state.rows import Cut
+from state.store import Row, Store
+from state.types import AnyArray, Float32Array, Int32Array, Int64Array
+from state.users import Users
+from topics.dead_letter import DeadLetter
+from topics.evidence import EVENT, PAIR, STEP, EvidenceBlock
+
+#: A block stays below a broker's default limit of 1 MB a record, its list of ids included.
+BLOCK_BYTES = 600_000
+
+
+@dataclass
+class Pending:
+    """Evidence learned since the last checkpoint, by row; cut into blocks when it is sent."""
+
+    events: list[AnyArray] = field(default_factory=list)
+    covisits: list[AnyArray] = field(default_factory=list)
+    markov: list[AnyArray] = field(default_factory=list)
+    steps: list[AnyArray] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        """What is buffered; a checkpoint is due early when it grows."""
+        return sum(part.nbytes for parts in (self.events, self.covisits, self.markov, self.steps) for part in parts)
+
+    def add_events(self, items: Int32Array, kinds: AnyArray, positive: AnyArray, at_ms: Int64Array) -> None:
+        """Accepted events of videos; shapes (m,)."""
+        packed = np.empty(len(items), EVENT)
+        packed["item"], packed["kind"], packed["positive"], packed["at_ms"] = items, kinds, positive, at_ms
+        self.events.append(packed)
+
+    def add_pairs(
+        self, table: str, source: Int32Array, target: Int32Array, weight: Float32Array, at_ms: Int64Array
+    ) -> None:
+        """Additions to the neighbour `table` ("covisits" or "markov"); shapes (m,)."""
+        packed = np.empty(len(source), PAIR)
+        packed["source"], packed["target"], packed["weight"], packed["at_ms"] = source, target, weight, at_ms
+        getattr(self, table).append(packed)
+
+    def add_steps(self, items: Int32Array, q: Float32Array, b: Float32Array, acc: Float32Array) -> None:
+        """Factor steps of distinct rows; shapes (m,), (m, k), (m,), (m,)."""
+        packed = np.empty(len(items), STEP)
+        packed["item"], packed["q"], packed["b"], packed["acc"] = items, q, b, acc
+        self.steps.append(packed)
+
+    def blocks(self, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
+        """Cut into blocks of at most about BLOCK_BYTES, each for one target partition, as (partition, block)."""
+        events = _joined(self.events, EVENT)
+        covisits = _joined(self.covisits, PAIR)
+        markov = _joined(self.markov, PAIR)
+        steps = _merged_steps(_joined(self.steps, STEP))
+        owner = replica.partition
+        columns = ((events, "item"), (covisits, "source"), (markov, "source"), (steps, "item"))
+        for target in range(replica.partitions):
+            mine = [column[owner[column[key]] == target] for column, key in columns]
+            parts = -(-sum(column.nbytes for column in mine) // BLOCK_BYTES)
+            for part in zip(*(np.array_split(column, max(1, parts)) for column in mine), strict=True):
+                if any(len(column) for column in part):
+                    yield target, _block(list(part), replica, origin, sender)
+
+
+def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _merged_steps(steps: AnyArray) -> AnyArray:
+    """Steps of one row become their sum."""
+    unique, inverse = np.unique(steps["item"], return_inverse=True)
+    merged = np.zeros(len(unique), STEP)
+    merged["item"] = unique
+    for name in ("q", "b", "acc"):
+        np.add.at(merged[name], inverse, steps[name])
+    return merged
+
+
+def _block(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> EvidenceBlock:
+    """Replace row numbers by positions in the block's own list of ids."""
+    names = (("item",), ("source", "target"), ("source", "target"), ("item",))
+    used = [column[name] for column, keys in zip(columns, names, strict=True) for name in keys]
+    unique = np.unique(np.concatenate(used))
+    packed = []
+    for column, keys in zip(columns, names, strict=True):
+        column = column.copy()
+        for name in keys:
+            column[name] = np.searchsorted(unique, column[name])
+        packed.append(column)
+    return EvidenceBlock(origin, sender, replica.ids_of(unique.tolist()), *packed)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a shard makes visible at once; rows are copies, learning goes on behind them."""
+
+    users: list[Row]
+    items: list[Row]
+    blocks: list[tuple[int, bytes]]
+    dead: list[DeadLetter]
+    cut: Cut
+    pinned: list[int]
+
+    def __len__(self) -> int:
+        return len(self.users) + len(self.items) + len(self.blocks) + len(self.dead)
+
+
+class Shard:
+    """The state of shard `partition` in this worker."""
+
+    def __init__(self, partition: int, users_store: Store, items_store: Store, cut: Cut) -> None:
+        self.partition = partition
+        self.users_store = users_store
+        self.items_store = items_store
+        #: Next offset by input topic: records below it are already in the state.
+        self.next = dict(cut.next)
+        self.totals: Counter[str] = Counter(cut.totals)
+        self._fresh()
+
+    def _fresh(self) -> None:
+        self.pending = Pending()
+        self.dead: list[DeadLetter] = []
+        self.dirty_users: set[int] = set()
+        self.dirty_items: set[int] = set()
+        self.dirty_neighbours: set[int] = set()
+        self.user_rows: dict[bytes, bytes | None] = {}
+        self.item_rows: dict[bytes, bytes | None] = {}
+        self.moved = False
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a checkpoint has anything to write."""
+        return self.moved
+
+    def advance(self, topic: str, offset: int) -> None:
+        """The record at `offset` of `topic` is in the state."""
+        self.next[topic] = offset + 1
+        self.moved = True
+
+    def touch_users(self, users: Users, slots: Int32Array) -> None:
+        """Mark users changed; they stay in memory until the checkpoint that holds them is done."""
+        fresh = set(slots.tolist()) - self.dirty_users
+        users.pin(fresh)
+        self.dirty_users |= fresh
+
+    def swap(self, users: Users, replica: Replica, origin: bytes) -> Checkpoint:
+        """Take everything changed since the last swap, and begin anew (step 6 of the checkpoint)."""
+        user_rows = rows.encode_users(users, _sorted(self.dirty_users), replica)
+        live = _sorted(row for row in self.dirty_items if replica.ids[row] is not None and not replica.deleted[row])
+        lists = _sorted(
+            row for row in self.dirty_neighbours if replica.ids[row] is not None and not replica.deleted[row]
+        )
+        cut = Cut(dict(self.next), dict(self.totals))
+        taken = Checkpoint(
+            users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
+            items=[
+                *rows.encode_items(replica, live),
+                *rows.encode_neighbours(replica, lists),
+                *self.item_rows.items(),
+            ],
+            blocks=[(target, block.pack()) for target, block in self.pending.blocks(replica, origin, self.partition)],
+            dead=self.dead,
+            cut=cut,
+            pinned=sorted(self.dirty_users),
+        )
+        self._fresh()
+        return taken
+
+    def close(self) -> None:
+        """Close both stores."""
+        self.users_store.close()
+        self.items_store.close()
+
+
+def _sorted(values: "Iterator[int] | set[int]") -> Int32Array:
+    return np.array(sorted(values), np.int32)

@@ -1,0 +1,396 @@
+"""The users whose state is in memory: dense arrays by slot, filled from the store on first touch.
+
+Flows in: accepted events, as arrays of slots, rows and hashes. Flows out: what each event was (first positive, signal, repeat,
+duplicate) and the history that its learner needs. Always holds: a slot that is dirty or pinned is never evicted, so nothing
+that is not yet in a committed checkpoint can be lost; a user's event ids, history and seen set have fixed bounds.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numba import njit
+
+from state.errors import StateFull
+from state.types import AnyArray, Float32Array, Int32Array, Int64Array, UInt8Array, UInt64Array
+
+#: Latest positives kept a user, newest first; the models look no further back (models.md, co-visitation).
+HISTORY = 20
+#: Event ids kept a user to catch redelivery by producers: a retry arrives within a few events of the first try.
+RECENT_IDS = 32
+#: Videos a user has seen. The oldest is forgotten first; at 8 bytes each this bounds a user at 16 KiB.
+SEEN_MAX = 2048
+#: Kinds of event counted a user and a video; one more than needed today, so that a new kind keeps the row's layout.
+KINDS = 12
+
+#: What `admit` says of an event.
+POSITIVE, SIGNAL, IGNORED, DUPLICATE = 0, 1, 2, 3
+
+#: How an event's kind acts on the user; the table itself is `topics.signals`.
+ACT_NONE, ACT_SEEN, ACT_NEGATIVE, ACT_UNDO = 0, 1, 2, 3
+
+
+@njit(cache=True, nogil=True)
+def _remember(
+    pool: UInt64Array,
+    top: Int64Array,
+    offset: Int64Array,
+    length: Int32Array,
+    room: Int32Array,
+    slot: int,
+    value: np.uint64,
+) -> bool:
+    """Append `value` to the slot's seen set; False where the pool has no room for the larger chunk that it needs."""
+    n = length[slot]
+    if n == room[slot]:
+        if n >= SEEN_MAX:
+            start = offset[slot]
+            for i in range(n - 1):
+                pool[start + i] = pool[start + i + 1]
+            pool[start + n - 1] = value
+            return True
+        larger = min(max(4, 2 * n), SEEN_MAX)
+        if top[0] + larger > pool.shape[0]:
+            return False
+        start = offset[slot]
+        for i in range(n):
+            pool[top[0] + i] = pool[start + i]
+        offset[slot] = top[0]
+        room[slot] = larger
+        top[0] += larger
+    pool[offset[slot] + n] = value
+    length[slot] = n + 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _forget_row(history: Int32Array, slot: int, row: int) -> bool:
+    """Take `row` out of the slot's history, closing the gap; True if it was there."""
+    kept = 0
+    found = False
+    for i in range(HISTORY):
+        if history[slot, i] == row:
+            found = True
+        else:
+            history[slot, kept] = history[slot, i]
+            kept += 1
+    for i in range(kept, HISTORY):
+        history[slot, i] = -1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _admit(
+    first: int,
+    slots: Int32Array,
+    rows: Int32Array,
+    items: UInt64Array,
+    event_ids: UInt64Array,
+    kinds: UInt8Array,
+    acts: UInt8Array,
+    positive: UInt8Array,
+    at_ms: Int64Array,
+    history: Int32Array,
+    recent: UInt64Array,
+    recent_at: Int32Array,
+    counts: Int32Array,
+    last_ms: Int64Array,
+    pool: UInt64Array,
+    top: Int64Array,
+    offset: Int64Array,
+    length: Int32Array,
+    room: Int32Array,
+    outcome: UInt8Array,
+    histories: Int32Array,
+) -> int:
+    """Apply events `first`.. in order; returns how many are done, fewer than all when the seen pool must grow.
+
+    The low bit of a seen entry says that the pair had its first positive; the other 63 are the video's hash.
+    """
+    for e in range(first, slots.shape[0]):
+        slot = slots[e]
+        duplicate = False
+        for i in range(RECENT_IDS):
+            if recent[slot, i] == event_ids[e]:
+                duplicate = True
+        if duplicate:
+            outcome[e] = DUPLICATE
+            continue
+        mark = items[e]
+        entry = -1
+        for i in range(length[slot]):
+            if (pool[offset[slot] + i] & ~np.uint64(1)) == mark:
+                entry = offset[slot] + i
+                break
+        if entry < 0 and (positive[e] or acts[e] == ACT_SEEN or acts[e] == ACT_NEGATIVE):
+            flag = np.uint64(1) if positive[e] else np.uint64(0)
+            if not _remember(pool, top, offset, length, room, slot, mark | flag):
+                return e
+            outcome[e] = POSITIVE if positive[e] else SIGNAL
+        elif positive[e]:
+            outcome[e] = IGNORED if pool[entry] & np.uint64(1) else POSITIVE
+            pool[entry] |= np.uint64(1)
+        elif acts[e] == ACT_UNDO:
+            outcome[e] = IGNORED
+            if entry >= 0 and pool[entry] & np.uint64(1):
+                pool[entry] &= ~np.uint64(1)
+                outcome[e] = SIGNAL
+            _forget_row(history, slot, rows[e])
+        elif acts[e] == ACT_NEGATIVE:
+            outcome[e] = SIGNAL if _forget_row(history, slot, rows[e]) else IGNORED
+        else:
+            outcome[e] = IGNORED
+        recent[slot, recent_at[slot]] = event_ids[e]
+        recent_at[slot] = (recent_at[slot] + 1) % RECENT_IDS
+        counts[slot, kinds[e]] += 1
+        if at_ms[e] > last_ms[slot]:
+            last_ms[slot] = at_ms[e]
+        if outcome[e] == POSITIVE:
+            for i in range(HISTORY):
+                histories[e, i] = history[slot, i]
+            _forget_row(history, slot, rows[e])
+            for i in range(HISTORY - 1, 0, -1):
+                history[slot, i] = history[slot, i - 1]
+            history[slot, 0] = rows[e]
+        elif outcome[e] == SIGNAL and acts[e] == ACT_NEGATIVE:
+            _forget_row(history, slot, rows[e])
+    return int(slots.shape[0])
+
+
+class Users:
+    """Slots of the users in memory, at most `capacity`; the rest live in the stores.
+
+    Parameters
+    ----------
+    capacity : the bound; when it is reached, the least recently used clean slots go (a tenth at a time)
+    k : width of the factor vector
+    load : reads a user into a fresh slot by calling `install`; returns False if the store has no such user
+    """
+
+    def __init__(self, capacity: int, k: int, load: Callable[["Users", str, int], bool] | None = None) -> None:
+        self.capacity = capacity
+        self.k = k
+        self._load = load
+        self._slot_of: dict[str, int] = {}
+        self._ids: list[str | None] = []
+        self._free: list[int] = []
+        self._clock = 0
+        self._allocate(min(1024, capacity))
+        self.seen_pool = np.zeros(16_384, np.uint64)
+        self._seen_top = np.zeros(1, np.int64)
+
+    def _allocate(self, size: int) -> None:
+        def grown(name: str, shape: tuple[int, ...], dtype: type, fill: int = 0) -> None:
+            fresh: AnyArray = np.full((size, *shape), fill, dtype)
+            old = getattr(self, name, None)
+            if old is not None:
+                fresh[: len(old)] = old
+            setattr(self, name, fresh)
+
+        grown("p", (self.k,), np.float32)
+        grown("pacc", (), np.float32)
+        grown("history", (HISTORY,), np.int32, -1)
+        grown("recent", (RECENT_IDS,), np.uint64)
+        grown("recent_at", (), np.int32)
+        grown("counts", (KINDS,), np.int32)
+        grown("last_ms", (), np.int64)
+        grown("offset", (), np.int64)
+        grown("seen_offset", (), np.int64)
+        grown("seen_length", (), np.int32)
+        grown("seen_room", (), np.int32)
+        grown("used_at", (), np.int64)
+        grown("pins", (), np.int32)
+        grown("partition", (), np.int32, -1)
+
+    p: Float32Array  #: (capacity, k) factors
+    pacc: Float32Array  #: (capacity,) AdaGrad accumulators
+    history: Int32Array  #: (capacity, HISTORY) rows in the replica, newest first, -1 for none
+    recent: UInt64Array  #: (capacity, RECENT_IDS) hashes of event ids, a ring
+    recent_at: Int32Array  #: (capacity,) where the ring goes on
+    counts: Int32Array  #: (capacity, KINDS) accepted events by kind
+    last_ms: Int64Array  #: (capacity,) event time of the latest event
+    offset: Int64Array  #: (capacity,) offset in `interactions` of the latest record applied, -1 for none
+    seen_offset: Int64Array
+    seen_length: Int32Array
+    seen_room: Int32Array
+    used_at: Int64Array
+    pins: Int32Array
+    partition: Int32Array  #: (capacity,) the shard that owns the user
+
+    def __len__(self) -> int:
+        return len(self._slot_of)
+
+    def id_of(self, slot: int) -> str:
+        """The user in `slot`."""
+        user_id = self._ids[slot]
+        if user_id is None:
+            raise KeyError(slot)
+        return user_id
+
+    def peek(self, user_id: str) -> int | None:
+        """The user's slot if they are in memory; creates nothing."""
+        return self._slot_of.get(user_id)
+
+    def find(self, user_id: str, partition: int) -> int | None:
+        """The user's slot, read from the store if needed; None for a user nobody knows, for whom nothing is created."""
+        slot = self._slot_of.get(user_id)
+        if slot is None and self._load is not None:
+            slot = self._take(user_id, partition)
+            if not self._load(self, user_id, slot):
+                self.drop(user_id)
+                return None
+        if slot is not None:
+            self._clock += 1
+            self.used_at[slot] = self._clock
+        return slot
+
+    def slot_of(self, user_id: str, partition: int) -> int:
+        """The user's slot, created where the store has none. Raises StateFull if every slot is pinned."""
+        slot = self._slot_of.get(user_id)
+        if slot is None:
+            slot = self._take(user_id, partition)
+            if self._load is not None:
+                self._load(self, user_id, slot)
+        self._clock += 1
+        self.used_at[slot] = self._clock
+        return slot
+
+    def _take(self, user_id: str, partition: int) -> int:
+        if not self._free and len(self._ids) >= self.capacity:
+            self._evict()
+        if self._free:
+            slot = self._free.pop()
+            self._ids[slot] = user_id
+        else:
+            slot = len(self._ids)
+            if slot >= len(self.p):
+                self._allocate(min(2 * len(self.p), self.capacity))
+            self._ids.append(user_id)
+        self._slot_of[user_id] = slot
+        self._reset(slot)
+        self.partition[slot] = partition
+        return slot
+
+    def _reset(self, slot: int) -> None:
+        for array in (self.p, self.pacc, self.recent, self.recent_at, self.counts, self.last_ms, self.pins):
+            array[slot] = 0
+        self.history[slot] = -1
+        self.offset[slot] = -1
+        # The chunk stays with the slot: its next user fills it again.
+        self.seen_length[slot] = 0
+
+    def _evict(self) -> None:
+        clean = np.flatnonzero(self.pins[: len(self._ids)] == 0)
+        clean = clean[[self._ids[slot] is not None for slot in clean]]
+        if not len(clean):
+            raise StateFull(
+                f"all {self.capacity} user slots wait for a checkpoint: raise HEADRACE_MAX_USERS or lower"
+                " HEADRACE_CHECKPOINT_INTERVAL_MS"
+            )
+        count = max(1, self.capacity // 10)
+        oldest = clean[np.argsort(self.used_at[clean], kind="stable")[:count]]
+        for slot in oldest.tolist():
+            self.drop(self.id_of(slot))
+
+    def drop(self, user_id: str) -> None:
+        """Forget a user's slot (evicted, revoked or deleted); the store is not touched."""
+        slot = self._slot_of.pop(user_id)
+        self._ids[slot] = None
+        self.partition[slot] = -1
+        self._free.append(slot)
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget every user of a shard that moved to another worker."""
+        for slot in np.flatnonzero(self.partition[: len(self._ids)] == partition).tolist():
+            self.drop(self.id_of(slot))
+
+    def pin(self, slots: Iterable[int]) -> None:
+        """Hold the slots until `unpin`: their rows are in no committed checkpoint yet."""
+        for slot in slots:
+            self.pins[slot] += 1
+
+    def unpin(self, slots: Iterable[int]) -> None:
+        """Let go of slots that `pin` held."""
+        for slot in slots:
+            self.pins[slot] -= 1
+
+    def admit(
+        self,
+        slots: Int32Array,
+        rows: Int32Array,
+        items: UInt64Array,
+        event_ids: UInt64Array,
+        kinds: UInt8Array,
+        acts: UInt8Array,
+        positive: UInt8Array,
+        at_ms: Int64Array,
+    ) -> tuple[UInt8Array, Int32Array]:
+        """Apply events to their users in order.
+
+        Parameters
+        ----------
+        slots, rows : int32, shape (m,); the user's slot and the video's row
+        items, event_ids : uint64, shape (m,); hashes, those of videos even
+        kinds, acts, positive : uint8, shape (m,); event kind, ACT_*, and whether it is a positive
+        at_ms : int64, shape (m,)
+
+        Returns
+        -------
+        outcome : uint8, shape (m,); POSITIVE, SIGNAL, IGNORED or DUPLICATE
+        histories : int32, shape (m, HISTORY); a positive's history before it was added, -1 elsewhere
+        """
+        outcome = np.zeros(len(slots), np.uint8)
+        histories = np.full((len(slots), HISTORY), -1, np.int32)
+        done = 0
+        while True:
+            done = int(_admit(
+                done, slots, rows, items, event_ids, kinds, acts, positive, at_ms,
+                self.history, self.recent, self.recent_at, self.counts, self.last_ms,
+                self.seen_pool, self._seen_top, self.seen_offset, self.seen_length, self.seen_room,
+                outcome, histories,
+            ))  # fmt: skip
+            if done == len(slots):
+                return outcome, histories
+            self._grow_seen(SEEN_MAX)
+
+    def seen(self, slot: int) -> UInt64Array:
+        """The user's seen set, oldest first: video hashes whose low bit says that the pair had its positive."""
+        start = self.seen_offset[slot]
+        return self.seen_pool[start : start + self.seen_length[slot]]
+
+    def set_seen(self, slot: int, values: UInt64Array) -> None:
+        """Replace the user's seen set, as read from a row."""
+        if len(values) > self.seen_room[slot]:
+            if self._seen_top[0] + len(values) > len(self.seen_pool):
+                self._grow_seen(len(values))
+            self.seen_offset[slot] = self._seen_top[0]
+            self.seen_room[slot] = len(values)
+            self._seen_top[0] += len(values)
+        start = self.seen_offset[slot]
+        self.seen_pool[start : start + len(values)] = values
+        self.seen_length[slot] = len(values)
+
+    def _grow_seen(self, needed: int) -> None:
+        """Make room for `needed` more entries: pack the chunks in use, and double the pool if that is not enough."""
+        n = len(self._ids)
+        room = self.seen_room[:n].astype(np.int64)
+        used = int(room.sum())
+        size = len(self.seen_pool)
+        while used + needed > size // 2:
+            size *= 2
+        pool = np.zeros(size, np.uint64)
+        starts = np.concatenate([[0], np.cumsum(room)[:-1]]) if n else room
+        for slot in np.flatnonzero(self.seen_length[:n]).tolist():
+            values = self.seen(slot)
+            pool[starts[slot] : starts[slot] + len(values)] = values
+        self.seen_offset[:n] = starts
+        self.seen_pool = pool
+        self._seen_top[0] = used
+
+    def forget_rows(self, rows: Iterable[int]) -> list[int]:
+        """Take deleted videos out of every history in memory; returns the slots that held one."""
+        held = []
+        for row in rows:
+            for slot in np.flatnonzero((self.history == row).any(axis=1) & (self.partition >= 0)).tolist():
+                _forget_row(self.history, slot, row)
+                held.append(slot)
+        return held

@@ -1,0 +1,98 @@
+"""Evidence blocks: what one shard's users taught about the videos of one partition, packed in columns.
+
+Flows: `agents.users` fills one block a target partition and checkpoint; `agents.items`, the only writer of those videos' rows,
+applies it. Videos are named once a block, in `ids`; every column refers to them by position. Times are event times, so that
+the order in which blocks arrive does not matter to what decays.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+#: Width of the factor vectors; a block with another width is of another model.
+FACTORS = 32
+
+#: One accepted event of a video: its kind, whether it was the pair's first positive, and when.
+EVENT = np.dtype([("item", "<u4"), ("kind", "u1"), ("positive", "u1"), ("at_ms", "<i8")])
+#: One addition to a neighbour row: `source` belongs to the receiver, `target` may be anybody's.
+PAIR = np.dtype([("source", "<u4"), ("target", "<u4"), ("weight", "<f4"), ("at_ms", "<i8")])
+#: The summed factor steps of one video since the sender's last block.
+STEP = np.dtype([("item", "<u4"), ("q", "<f4", (FACTORS,)), ("b", "<f4"), ("acc", "<f4")])
+
+
+class BadBlock(ValueError):
+    """A block that cannot be read; it goes to the dead letters, and the stream goes on."""
+
+
+class Packed(msgspec.Struct, array_like=True, frozen=True):
+    """A block as it travels."""
+
+    version: int
+    origin: bytes
+    sender: int
+    ids: list[str]
+    events: bytes
+    covisits: bytes
+    markov: bytes
+    steps: bytes
+
+
+class EvidenceBlock(msgspec.Struct, frozen=True):
+    """A block as it is used.
+
+    `origin` names the process that learned it (a sender has already applied its own factor steps to the rows it serves from),
+    `sender` its shard; `events`, `covisits`, `markov` and `steps` are arrays of EVENT, PAIR, PAIR and STEP.
+    """
+
+    origin: bytes
+    sender: int
+    ids: list[str]
+    events: NDArray[Any]
+    covisits: NDArray[Any]
+    markov: NDArray[Any]
+    steps: NDArray[Any]
+
+    def pack(self) -> bytes:
+        """The block as bytes for the evidence topic."""
+        return _encoder.encode(
+            Packed(
+                SCHEMA_VERSION,
+                self.origin,
+                self.sender,
+                self.ids,
+                self.events.tobytes(),
+                self.covisits.tobytes(),
+                self.markov.tobytes(),
+                self.steps.tobytes(),
+            )
+        )
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Packed)
+
+
+def unpack(data: bytes) -> EvidenceBlock:
+    """Read a block. Raises BadBlock where the bytes are no block of this version or its columns disagree."""
+    try:
+        packed = _decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise BadBlock(f"not an evidence block: {error}") from error
+    if packed.version != SCHEMA_VERSION:
+        raise BadBlock(
+            f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}: upgrade the worker"
+        )
+    try:
+        events = np.frombuffer(packed.events, EVENT)
+        covisits = np.frombuffer(packed.covisits, PAIR)
+        markov = np.frombuffer(packed.markov, PAIR)
+        steps = np.frombuffer(packed.steps, STEP)
+    except ValueError as error:
+        raise BadBlock(f"torn column: {error}") from error
+    used = [events["item"], covisits["source"], covisits["target"], markov["source"], markov["target"], steps["item"]]
+    if max((int(column.max()) for column in used if len(column)), default=-1) >= len(packed.ids):
+        raise BadBlock("a column refers to a video that the block does not name")
+    return EvidenceBlock(packed.origin, packed.sender, packed.ids, events, covisits, markov, steps)
