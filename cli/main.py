@@ -11,10 +11,18 @@ from typing import Any
 import typer
 
 from cli.broker import broker
+from cli.ingest import ingest
 from infra.embedded_kafka import BrokerError
 from infra.settings import SettingsError
+from ingestion.bad_file import BadFile
+from ingestion.produce import DeliveryFailed
+from topics.rejected import Rejected
+from topics.specs import TopicMismatch, TopicsUnavailable
 
-OPERATOR_ERRORS: tuple[type[Exception], ...] = (SettingsError, BrokerError)
+OPERATOR_ERRORS: tuple[type[Exception], ...] = (
+    *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
+    *(BadFile, DeliveryFailed, Rejected),
+)
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
 
 app = typer.Typer(
@@ -36,6 +44,7 @@ def _root() -> None:
 
 
 register(broker)
+register(ingest)
 
 
 def main() -> None:
