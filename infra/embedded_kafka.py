@@ -183,7 +183,7 @@ class EmbeddedKafka:
         record = read_record(self.folder)
         port = self._choose_port(record)
         controller_port = free_port(HOST)
-        cluster_id = record.get("cluster_id") or base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
+        cluster_id = record.get("cluster_id") or new_cluster_id()
         self._bootstrap = f"{HOST}:{port}"
         properties = self.folder / "server.properties"
         properties.write_text(server_properties(self.folder / "data", port, controller_port))
@@ -293,6 +293,14 @@ def _start_or_find(broker: EmbeddedKafka) -> str:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
+
+
+def new_cluster_id() -> str:
+    """Return a random id in Kafka's form: 16 bytes in url-safe base64, not beginning as a command's option does."""
+    while True:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes)[:22].decode()
+        if not cluster_id.startswith("-"):
+            return cluster_id
 
 
 def read_record(folder: Path) -> dict[str, Any]:
