@@ -243,13 +243,16 @@ def test_headrace_broker_prints_its_address_and_stays_until_interrupted(tmp_path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     with process:
         assert process.stdout is not None
+        assert process.stderr is not None
         address = process.stdout.readline().strip()
         assert cluster_at(address)
         time.sleep(1)
         assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all of the group
         assert process.wait(30) == 0
+        assert "crashed" not in process.stderr.read(), "Ctrl-C reached the broker before its owner stopped it"
     assert cluster_at(address) is None
