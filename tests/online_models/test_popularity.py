@@ -32,9 +32,10 @@ def learned(events: list[tuple[int, float, float]], rows: int = 4) -> Popularity
 @settings(deadline=None)
 def test_levels_are_the_faded_sum_in_any_order(events: list[tuple[int, float, float]]) -> None:
     latest = max(at for _, _, at in events)
+    # Below 1e-30 of its weight an event stops fading, so tiny remainders may differ.
     for order in (events, events[::-1], sorted(events, key=lambda event: event[2])):
         np.testing.assert_allclose(
-            learned(order).levels(latest, 4), reference(events, latest, 4), rtol=1e-4, atol=1e-30
+            learned(order).levels(latest, 4), reference(events, latest, 4), rtol=1e-4, atol=1e-25
         )
     plays = np.bincount([row for row, _, _ in events], [weight for _, weight, _ in events], 4)
     np.testing.assert_allclose(learned(events).columns["plays"], plays)
