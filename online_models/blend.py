@@ -15,6 +15,7 @@ import numpy as np
 
 from online_models.base import Context, Float32Array, Int32Array, ModelError
 from online_models.content import ContentModel
+from online_models.linear import dot_rows, weighted_sum
 from online_models.neighbours import Neighbours
 from online_models.popularity import Popularity
 from online_models.sequential_mf import SequentialMF
@@ -137,17 +138,17 @@ def components(models: Models, context: Context, n_items: int, rows: Int32Array 
     models.markov.scores(context.history, plays, context.ticks, markov)
     raw = np.empty((len(FEATURES), n), np.float32)
     if rows is None:
-        np.dot(q[:n], z, out=raw[0])
+        dot_rows(q, z, raw[0])
         raw[1] = b[:n]
         raw[_COVISITATION], raw[_MARKOV] = covisitation, markov
         raw[_POPULARITY] = models.popularity.levels(context.ticks, n).T
         models.content.scores(taste, raw[_CONTENT])
     else:
-        np.dot(q[rows], z, out=raw[0])
+        dot_rows(q, z, raw[0], rows)
         raw[1] = b[rows]
         raw[_COVISITATION], raw[_MARKOV] = covisitation[rows], markov[rows]
         raw[_POPULARITY] = models.popularity.levels_of(rows, context.ticks).T
-        np.dot(models.content.columns["content"][rows], taste, out=raw[_CONTENT])
+        dot_rows(models.content.columns["content"], taste, raw[_CONTENT], rows)
     return Components(raw, float(covisitation.sum()), float(markov.sum()))
 
 
@@ -178,7 +179,9 @@ def merge(given: Components, weights: BlendWeights, history_length: int) -> Blen
     history_length : items in the user's history; picks the set of weights
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        scores: Float32Array = weights.of(history_length) @ features(given)
+        scored = features(given)
+    scores = np.empty(scored.shape[1], np.float32)
+    weighted_sum(weights.of(history_length), scored, scores)
     broken = np.isnan(scores)
     scores[broken] = -np.inf
     return Blended(scores, int(broken.sum()))

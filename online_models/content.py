@@ -15,6 +15,7 @@ import numpy as np
 import xxhash
 
 from online_models.base import HISTORY, ColumnSpec, Context, Float32Array, Int32Array, Int64Array, ItemModel, ModelError
+from online_models.linear import dot_rows
 
 DIMENSIONS = 256
 HISTORY_DECAY = 0.9
@@ -167,12 +168,13 @@ class ContentModel(ItemModel):
 
     def scores(self, vector: Float32Array, out: Float32Array) -> None:
         """Write the cosine of the first `len(out)` rows with `vector` (float32, shape (256,)) into `out` (float32)."""
-        np.dot(self.columns["content"][: len(out)], vector, out=out)
+        dot_rows(self.columns["content"], vector, out)
 
     def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
         """Score `rows` by cosine with the user's history, -1 to 1."""
-        scores: Float32Array = self.columns["content"][rows] @ self.user_vector(context.history)
-        return scores
+        out = np.empty(len(rows), np.float32)
+        dot_rows(self.columns["content"], self.user_vector(context.history), out, rows)
+        return out
 
     def learn_one(self, context: Context, row: int, ticks: float) -> None:
         """Do nothing: vectors come from the catalogue, and a user's taste from the history."""

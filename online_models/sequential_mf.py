@@ -30,6 +30,7 @@ from online_models.base import (
 )
 from online_models.counters import initial_vector, mix64, seed_key, uniforms
 from online_models.kernel import f32, i32, i64, kernel, read, u64, write
+from online_models.linear import dot_rows
 
 LAGS = 10
 """Items of the history that make the user's vector."""
@@ -266,14 +267,16 @@ class SequentialMF(ItemModel):
 
     def scores(self, z: Float32Array, out: Float32Array) -> None:
         """Score the first `len(out)` rows into `out` (float32) for the user vector `z` (float32, (32,)); exact."""
-        np.dot(self.columns["q"][: len(out)], z, out=out)
+        dot_rows(self.columns["q"], z, out)
         out += self.columns["b"][: len(out)]
 
     def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
         """Score `rows` by `b + q . z`; log-odds, unbounded."""
         z = self.user_vector(context.p, context.history)
-        scores: Float32Array = self.columns["q"][rows] @ z + self.columns["b"][rows]
-        return scores
+        out = np.empty(len(rows), np.float32)
+        dot_rows(self.columns["q"], z, out, rows)
+        out += self.columns["b"][rows]
+        return out
 
     def learn_one(self, context: Context, row: int, ticks: float) -> None:
         """Learn one event with negatives from all admitted rows. The user's vector is left to `learn_batch`."""
