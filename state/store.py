@@ -67,7 +67,7 @@ class MemoryStore:
 
     def write(self, rows: Iterable[Row], offset: int) -> None:
         """Put rows (None deletes) and the next changelog offset."""
-        for key, value in rows:
+        for key, value in list(rows):
             if value is None:
                 self._rows.pop(key, None)
             else:
@@ -98,7 +98,8 @@ class RocksStore:
         try:
             self._db = rocksdict.Rdict(str(path), options)
         except Exception as error:
-            if "lock" in str(error).lower():
+            # "lock" alone would also match a block's checksum, or the path.
+            if "lock file" in str(error).lower() or "lock hold" in str(error).lower():
                 raise StoreLocked(
                     f"{path} is open in another worker: stop that one, or give this one its own HEADRACE_HOME"
                 ) from error
