@@ -37,7 +37,9 @@ class ItemIndex:
         self.k = k
         self.capacity = capacity
         self._lock = Lock()
+        #: Marked by the loop, taken by the thread that refreshes: each touches the two sets by atomic operations only.
         self._dirty: set[int] = set()
+        self._removed: set[int] = set()
         self._size = 0
         self._begin(1.0, 1024)
 
@@ -65,13 +67,20 @@ class ItemIndex:
 
     def mark(self, rows: Int32Array) -> None:
         """These rows changed or are new; `refresh` will take them in."""
-        self._dirty.update(rows.tolist())
+        marked = rows.tolist()
+        self._removed.difference_update(marked)
+        self._dirty.update(marked)
 
     def remove(self, rows: Iterable[int]) -> None:
         """These rows may not be returned any more; at once."""
+        removed = set(rows)
+        if not removed:
+            return
+        # A refresh may hold some of them already, and is to leave them out.
+        self._removed |= removed
+        self._dirty -= removed
         with self._lock:
-            for row in rows:
-                self._dirty.discard(row)
+            for row in removed:
                 if row in self._held and row not in self._gone:
                     self._index.mark_deleted(row)
                     self._gone.add(row)
@@ -87,8 +96,7 @@ class ItemIndex:
         -------
         How many rows were written to the graph.
         """
-        batch = [self._dirty.pop() for _ in range(min(limit, len(self._dirty)))]
-        rows = np.array(batch, np.int64)
+        rows = np.array(self._take(limit), np.int64)
         if not len(rows):
             return 0
         vectors = np.concatenate([q[rows], b[rows, None]], axis=1).astype(np.float32)
@@ -96,7 +104,11 @@ class ItemIndex:
         rows, vectors = rows[sound], vectors[sound]
         with self._lock:
             moved = np.array(
-                [self._moved(row, vector) for row, vector in zip(rows.tolist(), vectors, strict=True)], np.bool_
+                [
+                    row not in self._removed and self._moved(row, vector)
+                    for row, vector in zip(rows.tolist(), vectors, strict=True)
+                ],
+                np.bool_,
             )
             rows, vectors = rows[moved], vectors[moved]
             if not len(rows):
@@ -106,6 +118,16 @@ class ItemIndex:
                 self._rebuild(largest * HEADROOM)
             self._insert(rows, vectors)
             return len(rows)
+
+    def _take(self, limit: int) -> list[int]:
+        batch: list[int] = []
+        while len(batch) < limit:
+            try:
+                batch.append(self._dirty.pop())
+            except KeyError:
+                # Not asked for by length: a removal may empty the set between the question and the answer.
+                break
+        return batch
 
     def _moved(self, row: int, vector: Float32Array) -> bool:
         held = self._held.get(row)
@@ -144,5 +166,11 @@ class ItemIndex:
             if n <= 0 or not np.isfinite(query).all():
                 return np.empty(0, np.int32)
             self._index.set_ef(max(SEARCH_EFFORT, n))
-            found, _ = self._index.knn_query(query, k=n, num_threads=1)
-        return np.asarray(found[0], np.int32)
+            while n:
+                try:
+                    found, _ = self._index.knn_query(query, k=n, num_threads=1)
+                    return np.asarray(found[0], np.int32)
+                except RuntimeError:
+                    # Among ties the graph falls into parts, and a walk may reach fewer than `n`: hnswlib then gives none.
+                    n //= 2
+        return np.empty(0, np.int32)
