@@ -2,17 +2,19 @@
 
 Keys carry one byte for the kind and the id as UTF-8, so that a table's rows of one kind lie together. Every value starts with
 the version of its layout; a row of another version raises SchemaMismatch. Videos are named by their 64-bit hash inside rows,
-because row numbers mean nothing to another process.
+because row numbers mean nothing to another process; those of a history by their ids, because what is learned next names them
+to their owners.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from state.errors import SchemaMismatch
 from state.replica import FACTOR_COLUMNS, Replica
-from state.types import AnyArray, Int32Array
+from state.types import AnyArray, Int32Array, UInt64Array
 from state.users import HISTORY, KINDS, RECENT_IDS, Users
 from topics.catalog import Video, decode_video_value, encode
 from topics.evidence import FACTORS
@@ -35,7 +37,7 @@ _USER = np.dtype(
         ("counts", "<i4", (KINDS,)),
         ("last_ms", "<i8"),
         ("offset", "<i8"),
-        ("history", "<u8", (HISTORY,)),
+        ("seen_bytes", "<u4"),
     ]
 )
 _ITEM = np.dtype(
@@ -95,11 +97,14 @@ def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tupl
     rows["version"] = VERSION
     for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
         rows[name] = getattr(users, name)[slots]
-    history = users.history[slots]
-    rows["history"] = np.where(history >= 0, replica.hashes[history], 0)
+    rows["seen_bytes"] = users.seen_length[slots] * 8
+    histories = (replica.ids_of(row for row in history if row >= 0) for history in users.history[slots].tolist())
     return [
-        (USER + users.id_of(slot).encode(), rows[i].tobytes() + users.seen(slot).tobytes())
-        for i, slot in enumerate(slots.tolist())
+        (
+            USER + users.id_of(slot).encode(),
+            row.tobytes() + users.seen(slot).tobytes() + msgspec.msgpack.encode(history),
+        )
+        for slot, row, history in zip(slots.tolist(), rows, histories, strict=True)
     ]
 
 
@@ -109,17 +114,26 @@ def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
     row = np.frombuffer(data, _USER, 1)[0]
     for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
         getattr(users, name)[slot] = row[name]
-    users.history[slot] = replica.rows_of_hashes(row["history"])
-    users.set_seen(slot, np.frombuffer(data, "<u8", offset=_USER.itemsize).astype(np.uint64))
+    # A deletion reaches the users in memory; here it reaches the others.
+    alive = [n for n in map(replica.row_of, _history(data, row)) if not replica.deleted[n]]
+    users.history[slot] = alive + [-1] * (HISTORY - len(alive))
+    users.set_seen(slot, _seen(data, row))
 
 
-def read_user(data: bytes) -> dict[str, AnyArray]:
-    """A user's row as named arrays, for tools and tests: `counts`, `history` (hashes), `seen`, and the rest."""
+def _seen(data: bytes, row: AnyArray) -> UInt64Array:
+    return np.frombuffer(data, "<u8", int(row["seen_bytes"]) // 8, _USER.itemsize).astype(np.uint64)
+
+
+def _history(data: bytes, row: AnyArray) -> list[str]:
+    return msgspec.msgpack.decode(data[_USER.itemsize + int(row["seen_bytes"]) :], type=list[str])
+
+
+def read_user(data: bytes) -> dict[str, Any]:
+    """A user's row by name, for tools and tests: `counts`, `seen` (hashes), `history` (ids, newest first), and the rest."""
     _check(data[0])
     row = np.frombuffer(data, _USER, 1)[0]
-    fields = {name: row[name] for name in _USER.names or ()}
-    fields["seen"] = np.frombuffer(data, "<u8", offset=_USER.itemsize)
-    return fields
+    fields: dict[str, Any] = {name: row[name] for name in _USER.names or ()}
+    return {**fields, "seen": _seen(data, row), "history": _history(data, row)}
 
 
 _POPULARITY = ("plays", "decayed", "decayed_at", "first_ms", "last_ms")
@@ -210,13 +224,16 @@ def decode_neighbours(records: list[tuple[str, bytes]], replica: Replica) -> Int
         done = 0
         for row, entry in zip(rows.tolist(), lists, strict=True):
             at, entries = entry[name]
-            n = len(entries)
+            named = found[done : done + len(entries)]
+            done += len(entries)
+            # The deletion of a neighbour may be newer than this row.
+            alive = ~replica.deleted[named]
+            n = int(alive.sum())
             columns["neighbour"][row] = -1
             columns["weight"][row] = 0
-            columns["neighbour"][row, :n] = found[done : done + n]
-            columns["weight"][row, :n] = entries["weight"]
+            columns["neighbour"][row, :n] = named[alive]
+            columns["weight"][row, :n] = entries["weight"][alive]
             columns["weight_at"][row] = at
-            done += n
     return rows
 
 

@@ -1,0 +1,78 @@
+"""What a user's state means, in the slowest and plainest words: the reference for admission and for recounts of logs."""
+
+from collections import Counter, OrderedDict, deque
+from dataclasses import dataclass, field
+
+from state.users import (
+    ACT_NEGATIVE,
+    ACT_SEEN,
+    ACT_UNDO,
+    DUPLICATE,
+    HISTORY,
+    IGNORED,
+    POSITIVE,
+    RECENT_IDS,
+    SEEN_MAX,
+    SIGNAL,
+)
+
+
+@dataclass
+class Event:
+    user: str
+    video: str
+    event_id: int
+    kind: int
+    act: int
+    positive: bool
+    at_ms: int
+
+
+@dataclass
+class PlainUser:
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_IDS))
+    #: Videos seen, oldest first, and whether the pair had its positive.
+    seen: "OrderedDict[str, bool]" = field(default_factory=OrderedDict)
+    #: Latest positives, newest first.
+    history: list[str] = field(default_factory=list)
+    counts: Counter[int] = field(default_factory=Counter)
+    last_ms: int = 0
+
+    def admit(self, event: Event) -> tuple[int, list[str]]:
+        """The outcome, and for a positive the history before it."""
+        if event.event_id in self.recent:
+            return DUPLICATE, []
+        self.recent.append(event.event_id)
+        self.counts[event.kind] += 1
+        self.last_ms = max(self.last_ms, event.at_ms)
+        known = event.video in self.seen
+        before = list(self.history)
+        if event.positive:
+            if known and self.seen[event.video]:
+                return IGNORED, []
+            self._see(event.video, positive=True)
+            self.history = [event.video, *(v for v in self.history if v != event.video)][:HISTORY]
+            return POSITIVE, before
+        if event.act == ACT_SEEN and not known:
+            self._see(event.video, positive=False)
+            return SIGNAL, []
+        if event.act == ACT_NEGATIVE:
+            if not known:
+                self._see(event.video, positive=False)
+            return (SIGNAL if self._forget(event.video) or not known else IGNORED), []
+        if event.act == ACT_UNDO:
+            self._forget(event.video)
+            if known and self.seen[event.video]:
+                self.seen[event.video] = False
+                return SIGNAL, []
+        return IGNORED, []
+
+    def _see(self, video: str, *, positive: bool) -> None:
+        if video not in self.seen and len(self.seen) == SEEN_MAX:
+            self.seen.popitem(last=False)
+        self.seen[video] = positive
+
+    def _forget(self, video: str) -> bool:
+        held = video in self.history
+        self.history = [v for v in self.history if v != video]
+        return held
