@@ -234,8 +234,13 @@ class Users:
         """The user's slot, read from the store if needed; None for a user nobody knows, for whom nothing is created."""
         slot = self._slot_of.get(user_id)
         if slot is None and self._load is not None:
-            slot = self._take(user_id, partition)
-            if not self._load(self, user_id, slot):
+            try:
+                slot = self._take(user_id, partition)
+                known = self._fill(user_id, slot)
+            except StateFull:
+                # Serving waits for no checkpoint: until there is room, they are served as a stranger.
+                return None
+            if not known:
                 self.drop(user_id)
                 return None
         if slot is not None:
@@ -248,11 +253,20 @@ class Users:
         slot = self._slot_of.get(user_id)
         if slot is None:
             slot = self._take(user_id, partition)
-            if self._load is not None:
-                self._load(self, user_id, slot)
+            self._fill(user_id, slot)
         self._clock += 1
         self.used_at[slot] = self._clock
         return slot
+
+    def _fill(self, user_id: str, slot: int) -> bool:
+        """Read the user from the store; a slot that cannot be filled is let go, or it would pass for the user's state."""
+        if self._load is None:
+            return False
+        try:
+            return self._load(self, user_id, slot)
+        except BaseException:
+            self.drop(user_id)
+            raise
 
     def _take(self, user_id: str, partition: int) -> int:
         if not self._free and len(self._ids) >= self.capacity:
