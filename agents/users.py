@@ -149,7 +149,9 @@ def _teach(
 
     known = engine.replica.active_rows()
     rng = np.random.Generator(np.random.PCG64([engine.options.seed, shard.partition, seed_offset]))
-    negatives = known[rng.integers(0, len(known), min(POOL, NEGATIVES * len(rows)))]
+    # Nothing to draw from where all that is known is hidden.
+    drawn = min(POOL, NEGATIVES * len(rows)) if len(known) else 0
+    negatives = known[rng.integers(0, max(1, len(known)), drawn)]
     recent = histories[:, :LAGS]
     touched = np.unique(np.concatenate([rows, recent[recent >= 0], negatives]))
     columns = engine.mf.columns

@@ -140,8 +140,8 @@ class Shard:
 
     @property
     def dirty(self) -> bool:
-        """Whether a checkpoint has anything to write."""
-        return self.moved
+        """Whether a checkpoint has anything to write: input was taken, or a deletion in another shard changed rows here."""
+        return self.moved or bool(self.dirty_users or self.dirty_items or self.dirty_neighbours)
 
     def advance(self, topic: str, offset: int) -> None:
         """The record at `offset` of `topic` is in the state."""
@@ -164,10 +164,11 @@ class Shard:
         cut = Cut(dict(self.next), dict(self.totals))
         taken = Checkpoint(
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
+            # The last row of a key counts: a video that was deleted and published again has both, in this order.
             items=[
+                *self.item_rows.items(),
                 *rows.encode_items(replica, live),
                 *rows.encode_neighbours(replica, lists),
-                *self.item_rows.items(),
             ],
             blocks=[(target, block.pack()) for target, block in self.pending.blocks(replica, origin, self.partition)],
             dead=self.dead,
