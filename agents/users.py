@@ -60,9 +60,9 @@ def step(engine: Engine, shard: Shard, records: Sequence[Record], future_toleran
                 partitions=engine.options.partitions,
                 future_tolerance_ms=future_tolerance_ms,
             )
-            # Bounds are met here, before the batch changes anything.
+            # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
             engine.replica.row_of(event.video_id)
-            engine.users.slot_of(event.user_id, shard.partition)
+            shard.hold_user(engine.users, event.user_id)
         except Rejected as why:
             _bury(shard, record, why)
         except StateFull as why:
@@ -100,7 +100,7 @@ def learn(
     """
     users, replica = engine.users, engine.replica
     m = len(events)
-    slots = np.fromiter((users.slot_of(e.user_id, shard.partition) for e in events), np.int32, m)
+    slots = np.fromiter((shard.hold_user(users, e.user_id) for e in events), np.int32, m)
     rows = np.fromiter((replica.row_of(e.video_id) for e in events), np.int32, m)
     kinds = np.fromiter((event_code(e.event) for e in events), np.uint8, m)
     at_ms = np.fromiter((e.at_ms for e in events), np.int64, m)
@@ -113,7 +113,6 @@ def learn(
     acts = np.where(replica.deleted[rows], ACT_NONE, _ACTS[kinds]).astype(np.uint8)
     liked[replica.deleted[rows]] = 0
 
-    shard.touch_users(users, np.unique(slots))
     outcome, histories = users.admit(slots, rows, replica.hashes[rows], event_ids, kinds, acts, liked, at_ms)
     users.offset[slots] = np.asarray(offsets, np.int64)
     for code, count in zip(*np.unique(outcome, return_counts=True), strict=True):

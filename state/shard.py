@@ -154,6 +154,14 @@ class Shard:
         users.pin(fresh)
         self.dirty_users |= fresh
 
+    def hold_user(self, users: Users, user_id: str) -> int:
+        """The user's slot, marked changed: it stays theirs until the checkpoint. Raises StateFull."""
+        slot = users.slot_of(user_id, self.partition)
+        if slot not in self.dirty_users:
+            users.pin([slot])
+            self.dirty_users.add(slot)
+        return slot
+
     def swap(self, users: Users, replica: Replica, origin: bytes) -> Checkpoint:
         """Take everything changed since the last swap, and begin anew (step 6 of the checkpoint)."""
         user_rows = rows.encode_users(users, _sorted(self.dirty_users), replica)
