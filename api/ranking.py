@@ -69,7 +69,7 @@ def find_candidates(engine: Engine, context: Context, allowed: BoolArray) -> Int
         best(np.where(allowed, level, -np.inf), FROM_POPULARITY)
         for level in engine.popularity.levels(context.ticks, count).T
     ]
-    found.append(np.array(engine.newest, np.int32))
+    found.append(engine.new_rows())
     rows = np.unique(np.concatenate(found)).astype(np.int32)
     return rows[allowed[rows]]
 

@@ -78,9 +78,7 @@ def _with_new(
 ) -> list[tuple[int, float, bool]]:
     """The ranked rows, the last place given to a new video of the user's taste if there is one: (row, score, explores)."""
     places = [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
-    if n < EXPLORE_FROM_N or not engine.newest:
-        return places
-    new = np.array(engine.newest, np.int32)
+    new = engine.new_rows() if n >= EXPLORE_FROM_N else np.empty(0, np.int32)
     new = new[allowed[new] & (engine.popularity.columns["plays"][new] < UNPROVEN_PLAYS)]
     new = np.setdiff1d(new, scored.rows)
     if not len(new):
@@ -99,7 +97,7 @@ def _for_stranger(engine: Engine, n: int, seen: Sequence[int] | None) -> list[Se
         allowed[list(seen)] = False
     new = [
         row
-        for row in reversed(engine.newest)
+        for row in engine.new_rows()[::-1].tolist()
         if allowed[row] and engine.popularity.columns["plays"][row] < UNPROVEN_PLAYS
     ]
     room = n // 5 if n >= EXPLORE_FROM_N else 0

@@ -11,17 +11,23 @@ from typing import Any
 import typer
 
 from cli.broker import broker
+from cli.evaluate import evaluate
 from cli.ingest import ingest
+from cli.prequential import NothingPositive
+from cli.worker import PortTaken, worker
 from infra.embedded_kafka import BrokerError
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
+from ingestion.event_table import UnknownRule
 from ingestion.produce import DeliveryFailed
+from state.errors import StateError
 from topics.rejected import Rejected
 from topics.specs import TopicMismatch, TopicsUnavailable
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
-    *(BadFile, DeliveryFailed, Rejected),
+    *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
+    *(StateError, PortTaken, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
 
@@ -44,7 +50,9 @@ def _root() -> None:
 
 
 register(broker)
+register(evaluate)
 register(ingest)
+register(worker)
 
 
 def main() -> None:

@@ -107,9 +107,11 @@ class ItemModel(ABC):
         for name, spec in self._specs.items():
             self.columns[name][rows] = spec.prior
 
-    def admit(self, rows: Int32Array, ids: UInt64Array) -> None:  # noqa: ARG002 (only some models draw from the id)
-        """Prepare `rows` (int32, shape (m,)) for the items with the 64-bit `ids` (uint64, shape (m,))."""
-        self.forget(rows)
+    def admit(self, rows: Int32Array, ids: UInt64Array) -> None:  # noqa: B027 (most models start from the prior)
+        """Prepare `rows` (int32, shape (m,)) for the items with the 64-bit `ids` (uint64, shape (m,)).
+
+        The rows are new or were forgotten: they hold the prior, and nothing refers to them.
+        """
 
     def restore(self, columns: dict[str, Column]) -> None:
         """Replace all columns by copies of `columns`.

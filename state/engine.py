@@ -24,8 +24,9 @@ from state.users import Users
 from topics.catalog import Video
 
 DAY_MS = 86_400_000
-#: Videos that count as new to the catalogue at one time.
+#: Videos that count as new to the catalogue at one time, and for how long (in the stream's own time).
 NEWEST = 200
+NEW_FOR_MS = 2 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ class Engine:
         self.users = Users(options.max_users, FACTORS, self._load_user)
         self.index = ItemIndex(FACTORS, options.max_videos)
         self.shards: dict[int, Shard] = {}
-        #: Rows that entered the catalogue last, newest last: what exploration may show before anybody has played it.
-        self.newest: deque[int] = deque(maxlen=NEWEST)
+        self._newest: deque[tuple[int, int]] = deque(maxlen=NEWEST)
 
     def ticks(self, at_ms: Int64Array) -> Float64Array:
         """Event times (int64 ms) as ticks (float64): positives that the whole stream is expected to have had by then."""
@@ -124,7 +124,8 @@ class Engine:
         """Put a catalogue record in place: metadata, content vector, index. Returns the row."""
         row = self.replica.row_of(video_id)
         if self.replica.videos[row] is None:
-            self.newest.append(row)
+            since = self.replica.stream_ms if video.published_ms is None else video.published_ms
+            self._newest.append((row, since))
         self.replica.publish(video_id, video)
         self.content.publish(row, video)
         self.refresh_index(np.array([row], np.int32))
@@ -146,8 +147,12 @@ class Engine:
             shard = self.shards[int(self.users.partition[slot])]
             shard.touch_users(self.users, np.array([slot], np.int32))
         self.index.remove([row])
-        if row in self.newest:
-            self.newest.remove(row)
+        self._newest = deque((entry for entry in self._newest if entry[0] != row), maxlen=NEWEST)
+
+    def new_rows(self) -> Int32Array:
+        """Rows that entered the catalogue lately, oldest first; what exploration may show before anybody has played it."""
+        since = self.replica.stream_ms - NEW_FOR_MS
+        return np.array([row for row, at_ms in self._newest if at_ms >= since], np.int32)
 
     def refresh_index(self, touched: Int32Array) -> None:
         """Tell the index that vectors of these rows changed, or that they may now be recommended."""
