@@ -5,6 +5,7 @@ Always holds: a shard is in `engine.shards` only while its producer is the one t
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,22 +98,31 @@ class HeadraceApp(faust.App):
                 for partition in fresh
             )
         )
+        if fresh:
+            # These shards' rows start from what their owner has applied: steps of ours that are still under way come in like
+            # anybody's, so they must not look like ours.
+            self.engine.origin = secrets.token_bytes(8)
         for partition, (writer, shard) in zip(fresh, owned, strict=True):
             self.writers[partition] = writer
             self.engine.add_shard(shard)
+            self.engine.replica.serve_base(partition)
         self.ready = self.started_once = True
         log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(time.perf_counter() - began, 2))
 
     async def _revoke(self, _app: Any, *revoked: set[TP], **_: Any) -> None:
         """Faust takes all partitions at every rebalance; give each a last checkpoint, and let go."""
         self.ready = False
-        for partition in {tp.partition for tps in revoked for tp in tps}:
-            await self._release(partition)
+        # Together: the time to do it in is for all of them.
+        await asyncio.gather(
+            *(self._release(partition) for partition in {tp.partition for tps in revoked for tp in tps})
+        )
 
     async def _release(self, partition: int) -> None:
         shard, writer = self.engine.shards.get(partition), self.writers.pop(partition, None)
         if shard is None or writer is None:
             return
+        # What was learned while the last checkpoint is written would stay in the videos' rows, and be learned again.
+        shard.leaving = True
         try:
             if self.failure is None:
                 await asyncio.wait_for(writer.checkpoint(self.engine, shard), REVOKE_TIMEOUT_S)
@@ -123,24 +133,31 @@ class HeadraceApp(faust.App):
     async def on_stop(self) -> None:
         """Give every shard a last checkpoint and let go of it, before the consumer leaves the group."""
         self.ready = False
-        for partition in sorted(self.engine.shards):
-            await self._release(partition)
+        await asyncio.gather(*(self._release(partition) for partition in list(self.engine.shards)))
         await super().on_stop()
 
     async def apply(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""
         step = self._step(topic)
         shard = self.engine.shards.get(partition)
-        for first in range(0, len(records), CHUNK):
-            if shard is None or self.engine.shards.get(partition) is not shard:
+        users_held = self.engine.users
+        chunk = min(CHUNK, users_held.capacity)
+        for first in range(0, len(records), chunk):
+            while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
+                # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
+                await asyncio.gather(*(self.checkpoint(each) for each in list(self.engine.shards)))
+            if shard is None or not self._owns(shard):
                 return
             with metrics.STEP_SECONDS.labels(topic if topic in specs_names else "evidence").time():
-                step(shard, records[first : first + CHUNK])
+                step(shard, records[first : first + chunk])
             if shard.pending.size_bytes > PENDING_BYTES:
                 await self.checkpoint(partition)
             if topic == specs.INTERACTIONS:
-                self._arrived_ms[partition] = records[min(first + CHUNK, len(records)) - 1].timestamp
+                self._arrived_ms[partition] = records[min(first + chunk, len(records)) - 1].timestamp
             await asyncio.sleep(0)
+
+    def _owns(self, shard: Shard | None) -> bool:
+        return shard is not None and not shard.leaving and self.engine.shards.get(shard.partition) is shard
 
     def as_of_ms(self, partition: int | None, now_ms: int) -> int:
         """When the state was current: now, if nothing known waits to be applied, else the arrival of the latest one applied.

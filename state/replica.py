@@ -195,6 +195,12 @@ class Replica:
         """Rows that the shard owns; int32, ascending."""
         return np.flatnonzero(self.partition[: len(self)] == partition).astype(np.int32)
 
+    def serve_base(self, partition: int) -> None:
+        """Serve the shard's factors as their owner has applied them, without steps of this worker that are under way."""
+        rows = self.rows_in(partition)
+        for name, base in self.base.items():
+            self.models["sequential_mf"].columns[name][rows] = base[rows]
+
     def active_rows(self) -> Int32Array:
         """Rows that may be recommended; int32, ascending."""
         return np.flatnonzero(self.active[: len(self)]).astype(np.int32)

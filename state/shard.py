@@ -126,6 +126,8 @@ class Shard:
         #: Next offset by input topic: records below it are already in the state.
         self.next = dict(cut.next)
         self.totals: Counter[str] = Counter(cut.totals)
+        #: It is being handed on: nothing may be learned behind its last checkpoint.
+        self.leaving = False
         self._fresh()
 
     def _fresh(self) -> None:

@@ -174,6 +174,8 @@ class Users:
         self._ids: list[str | None] = []
         self._free: list[int] = []
         self._clock = 0
+        #: Slots that may not be evicted.
+        self.pinned = 0
         self._allocate(min(1024, capacity))
         self.seen_pool = np.zeros(16_384, np.uint64)
         self._seen_top = np.zeros(1, np.int64)
@@ -308,6 +310,8 @@ class Users:
     def drop(self, user_id: str) -> None:
         """Forget a user's slot (evicted, revoked or deleted); the store is not touched."""
         slot = self._slot_of.pop(user_id)
+        self.pinned -= int(self.pins[slot] > 0)
+        self.pins[slot] = 0
         self._ids[slot] = None
         self.partition[slot] = -1
         self._free.append(slot)
@@ -320,12 +324,16 @@ class Users:
     def pin(self, slots: Iterable[int]) -> None:
         """Hold the slots until `unpin`: their rows are in no committed checkpoint yet."""
         for slot in slots:
+            self.pinned += int(self.pins[slot] == 0)
             self.pins[slot] += 1
 
     def unpin(self, slots: Iterable[int]) -> None:
         """Let go of slots that `pin` held."""
         for slot in slots:
-            self.pins[slot] -= 1
+            # A slot that was let go meanwhile holds nothing any more.
+            if self.pins[slot] > 0:
+                self.pins[slot] -= 1
+                self.pinned -= int(self.pins[slot] == 0)
 
     def admit(
         self,
