@@ -1,22 +1,18 @@
 """What the agents have learned against an independent recount of the same log."""
 
 import random
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from state import rows
 from state.replica import video_code
-from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, IGNORED, KINDS, POSITIVE
+from state.users import DUPLICATE, IGNORED, KINDS
 from tests.agents.world import EVIDENCE, NOW_MS, World, liked, world
-from tests.plain_user import Event, PlainUser
-from topics.interactions import EVENTS, Interaction, event_code
-from topics.partitions import stable_hash
-from topics.signals import is_positive
+from tests.recount import Recount
+from topics.interactions import EVENTS, Interaction
 from topics.specs import INTERACTIONS
 
-ACTS = {"watch": ACT_SEEN, "dislike": ACT_NEGATIVE, "unlike": ACT_UNDO}
 BAD_VALUES = [b"", b"{", b"[]", b"\xff\xfe", b'{"v": 2}', b'{"event_id": "e", "user_id": "u"}', b"null"]
 
 
@@ -42,34 +38,6 @@ def random_events(seed: int, n: int) -> list[Interaction]:
             )
         )
     return events
-
-
-class Recount:
-    """Users, counters and links of a log, counted with dictionaries."""
-
-    def __init__(self, events: list[Interaction]) -> None:
-        self.users: dict[str, PlainUser] = {}
-        self.outcomes: Counter[int] = Counter()
-        self.items: Counter[tuple[str, int]] = Counter()
-        self.plays: Counter[str] = Counter()
-        #: (source, target) to (weight, event time) for co-visitation: 0.9 a lag, both ways.
-        self.links: dict[tuple[str, str], list[tuple[float, int]]] = {}
-        for e in events:
-            kind = event_code(e.event)
-            positive = is_positive(e.event, e.watch_seconds, e.duration_seconds)
-            plain = Event(
-                e.user_id, e.video_id, stable_hash(e.event_id), kind, ACTS.get(e.event, ACT_NONE), positive, e.at_ms
-            )
-            outcome, before = self.users.setdefault(e.user_id, PlainUser()).admit(plain)
-            self.outcomes[outcome] += 1
-            if outcome != DUPLICATE:
-                self.items[e.video_id, kind] += 1
-            if outcome == POSITIVE:
-                self.plays[e.video_id] += 1
-                for lag, held in enumerate(before):
-                    if held != e.video_id:
-                        for pair in ((held, e.video_id), (e.video_id, held)):
-                            self.links.setdefault(pair, []).append((0.9**lag, e.at_ms))
 
 
 def check(state: World, events: list[Interaction], dead: int = 0) -> None:
