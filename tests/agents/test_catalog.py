@@ -36,7 +36,7 @@ def traces(state: World) -> list[str]:
             for model in (engine.covisitation, engine.markov)
             if (model.columns["neighbour"] == row).any() or (model.columns["neighbour"][row] >= 0).any()
         ]
-        if engine.replica.active[row] or row in engine.newest or engine.replica.videos[row] is not None:
+        if engine.replica.active[row] or row in engine.new_rows() or engine.replica.videos[row] is not None:
             found.append("catalogue")
         if engine.replica.counts[row].any() or engine.popularity.columns["plays"][row]:
             found.append("counts")
