@@ -18,8 +18,8 @@ from faust.types import TP
 
 from agents import catalog, items, users
 from agents.checkpoint import ShardTopics, ShardWriter
-from agents.tables import ShardTable, TableManager
-from agents.takeover import take_over
+from agents.followers import Followers, Rows
+from agents.takeover import changelog_consumer, take_over
 from agents.users import Record
 from infra import metrics
 from state.engine import Engine
@@ -39,6 +39,8 @@ CHECKPOINT_SHARE = 0.25
 #: Rows written to the graph index a turn, about 10 ms of one core, in a thread.
 INDEX_BUDGET_ROWS = 40
 INDEX_PAUSE_S = 0.05
+#: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
+_NAMED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class HeadraceApp(faust.App):
         self.engine = engine
         self.shard_topics = ShardTopics.of(options.app, options.version)
         self.writers: dict[int, ShardWriter] = {}
+        self.followers = Followers(
+            lambda: changelog_consumer(options.bootstrap), self.shard_topics.items_changelog, self._take_foreign
+        )
         self.ready = False
         self.started_once = False
         self._arrived_ms: dict[int, int] = {}
@@ -106,8 +111,14 @@ class HeadraceApp(faust.App):
             self.writers[partition] = writer
             self.engine.add_shard(shard)
             self.engine.replica.serve_base(partition)
+        self.followers.follow(set(range(self.options.partitions)) - partitions)
         self.ready = self.started_once = True
         log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(time.perf_counter() - began, 2))
+
+    def _take_foreign(self, partition: int, rows: Rows) -> None:
+        """Rows of videos that another worker owns."""
+        if partition not in self.engine.shards:
+            self.engine.take_rows(rows)
 
     async def _revoke(self, _app: Any, *revoked: set[TP], **_: Any) -> None:
         """Faust takes all partitions at every rebalance; give each a last checkpoint, and let go."""
@@ -134,6 +145,7 @@ class HeadraceApp(faust.App):
         """Give every shard a last checkpoint and let go of it, before the consumer leaves the group."""
         self.ready = False
         await asyncio.gather(*(self._release(partition) for partition in list(self.engine.shards)))
+        await self.followers.stop()
         await super().on_stop()
 
     async def apply(self, topic: str, partition: int, records: Sequence[Record]) -> None:
@@ -148,7 +160,7 @@ class HeadraceApp(faust.App):
                 await asyncio.gather(*(self.checkpoint(each) for each in list(self.engine.shards)))
             if shard is None or not self._owns(shard):
                 return
-            with metrics.STEP_SECONDS.labels(topic if topic in specs_names else "evidence").time():
+            with metrics.STEP_SECONDS.labels(topic if topic in _NAMED else "evidence").time():
                 step(shard, records[first : first + chunk])
             if shard.pending.size_bytes > PENDING_BYTES:
                 await self.checkpoint(partition)
@@ -216,7 +228,7 @@ class HeadraceApp(faust.App):
             if name.startswith("dead."):
                 metrics.DEAD.labels(name.removeprefix("dead.")).set(count)
         for topic in self.shard_topics.inputs:
-            metrics.LAG.labels(topic if topic in specs_names else "evidence").set(self.lag(topic))
+            metrics.LAG.labels(topic if topic in _NAMED else "evidence").set(self.lag(topic))
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
         metrics.VIDEOS.set(int(engine.replica.active.sum()))
@@ -231,8 +243,3 @@ class HeadraceApp(faust.App):
         """Records of one shard's input, as far as it was fetched, that are not applied."""
         end = self.monitor.tp_end_offsets.get(TP(topic, partition)) or 0
         return max(0, end - self.engine.shards[partition].next.get(topic, 0))
-
-
-specs_names = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
-
-__all__ = ["HeadraceApp", "ShardTable", "TableManager"]

@@ -14,15 +14,28 @@ from faust.tables.recovery import Recovery as FaustRecovery
 from faust.types import TP
 from mode import Service
 
+from agents.table_store import ReadOnlyTable, ShardRows, Stores
+
 TakeOver = Callable[[set[int]], Awaitable[None]]
-
-
-class ReadOnlyTable(TypeError):
-    """A table was written from outside a checkpoint."""
 
 
 class ShardTable(faust.Table[bytes, bytes]):
     """A table of packed rows by key. Writing through it is refused: a row without its transaction would be a lie."""
+
+    stores: Stores
+
+    def _new_store(self) -> ShardRows:
+        return ShardRows(
+            "headrace:",
+            self.app,
+            self,
+            table_name=self.name,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            stores=lambda: self.stores(),
+        )
 
     def __setitem__(self, key: bytes, value: bytes) -> NoReturn:
         raise ReadOnlyTable(f"{self.name} is written by checkpoints only: send an event instead")

@@ -73,7 +73,8 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) 
     return Shard(partition, users, items, cut)
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def changelog_consumer(bootstrap: str) -> Consumer:
+    """A consumer of committed records whose partitions are assigned by hand; it says where a partition ends."""
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -97,7 +98,7 @@ def tail(
     CutOutOfRange
         The store is ahead of the changelog, or the changelog no longer holds what the store lacks.
     """
-    consumer = _consumer(bootstrap)
+    consumer = changelog_consumer(bootstrap)
     try:
         where = TopicPartition(topic, partition)
         low, high = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
@@ -153,7 +154,7 @@ def _drain(consumer: Consumer, store: Store, name: str, progress: Callable[[int]
 
 def check_cut(bootstrap: str, inputs: list[str], partition: int, positions: Mapping[str, int]) -> None:
     """See that every input still holds the place where the shard goes on. Raises CutOutOfRange."""
-    consumer = _consumer(bootstrap)
+    consumer = changelog_consumer(bootstrap)
     try:
         for topic in inputs:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)

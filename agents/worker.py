@@ -6,6 +6,7 @@ from typing import Any
 import faust
 
 from agents.app import HeadraceApp, WorkerOptions
+from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api.middleware import MAX_BODY_BYTES, problems
 from api.producer import LogWriter
@@ -83,8 +84,14 @@ def create_app(settings: Settings, bootstrap: str) -> HeadraceApp:
 
 
 def _mount_tables(app: HeadraceApp) -> None:
-    for name in ("users", "items"):
+    shards = app.engine.shards
+    stores: dict[str, Stores] = {
+        "users": lambda: [shard.users_store for shard in shards.values()],
+        "items": lambda: [shard.items_store for shard in shards.values()],
+    }
+    for name, opened in stores.items():
         table = ShardTable(app, name=name, partitions=app.options.partitions, key_type=bytes, value_type=bytes)
+        table.stores = opened
         app.tables.add(table)
 
 

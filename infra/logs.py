@@ -12,6 +12,17 @@ import structlog
 
 # Their INFO lines tell of every partition and rebalance step: hundreds a start.
 CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access")
+# What every start on a fresh broker says while its group coordinator comes up, at ERROR.
+HARMLESS = ("GroupCoordinatorNotAvailableError", "CoordinatorLoadInProgressError")
+SERVICE_MARK = "[^"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line tells an operator anything: not the start and stop of each inner service, nor a coordinator's."""
+    text = str(record.msg)
+    if record.levelno <= logging.INFO and text.startswith(SERVICE_MARK):
+        return False
+    return not any(word in record.getMessage() for word in HARMLESS)
 
 
 def configure_logs(log_format: Literal["console", "json"] = "console", level: str = "info") -> None:
@@ -39,6 +50,8 @@ def configure_logs(log_format: Literal["console", "json"] = "console", level: st
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)
+    if level != "debug":
+        handler.addFilter(_is_news)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -5,7 +5,7 @@ no broker at all. Bound: `max_users` slots and `max_videos` rows.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,14 +108,26 @@ class Engine:
         return True
 
     def _load_items(self, shard: Shard) -> None:
-        def read(prefix: bytes) -> list[tuple[str, bytes]]:
-            return [(key[len(prefix) :].decode(), value) for key, value in shard.items_store.scan(prefix)]
+        self.take_rows(list(shard.items_store.scan(b"")))
 
-        for video_id, _ in read(rows.DELETED):
-            self.replica.mark_deleted(video_id)
-        learned = rows.decode_items(read(rows.ITEM), self.replica)
-        rows.decode_neighbours(read(rows.NEIGHBOURS), self.replica)
-        videos = [(video_id, rows.decode_video_row(data)) for video_id, data in read(rows.VIDEO)]
+    def take_rows(self, changed: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Put rows of the items table in place, as a store or another owner's changelog has them; the last of a key counts.
+
+        A row replaces what is served: factor steps of ours that its owner has not applied yet come back with its next row.
+        """
+        latest = dict(changed)
+
+        def named(prefix: bytes) -> list[tuple[str, bytes | None]]:
+            return [(key[len(prefix) :].decode(), value) for key, value in latest.items() if key.startswith(prefix)]
+
+        def present(prefix: bytes) -> list[tuple[str, bytes]]:
+            return [(video_id, value) for video_id, value in named(prefix) if value is not None]
+
+        for video_id, _ in present(rows.DELETED):
+            self.unpublish(video_id)
+        learned = rows.decode_items(present(rows.ITEM), self.replica)
+        rows.decode_neighbours(present(rows.NEIGHBOURS), self.replica)
+        videos = [(video_id, rows.decode_video_row(value)) for video_id, value in present(rows.VIDEO)]
         for video_id, video in sorted(videos, key=lambda entry: entry[1].published_ms or 0):
             self.publish(video_id, video)
         self.refresh_index(learned)

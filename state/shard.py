@@ -37,6 +37,11 @@ class Pending:
         """What is buffered; a checkpoint is due early when it grows."""
         return sum(part.nbytes for parts in (self.events, self.covisits, self.markov, self.steps) for part in parts)
 
+    def clear(self) -> None:
+        """Forget what is buffered: it is in a block now."""
+        for parts in (self.events, self.covisits, self.markov, self.steps):
+            parts.clear()
+
     def add_events(self, items: Int32Array, kinds: AnyArray, positive: AnyArray, at_ms: Int64Array) -> None:
         """Accepted events of videos; shapes (m,)."""
         packed = np.empty(len(items), EVENT)
