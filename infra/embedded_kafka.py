@@ -20,7 +20,8 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,6 +84,11 @@ class EmbeddedKafka:
         """Address for clients, `host:port`; BrokerError when the broker is not running."""
         self.check()
         return self._bootstrap
+
+    @property
+    def started(self) -> bool:
+        """Whether this object has started a broker and not stopped it; the broker may have ended by itself."""
+        return self._child is not None
 
     @property
     def pid(self) -> int:
@@ -250,9 +256,17 @@ class EmbeddedKafka:
         return f"the end of {self.log_file}:\n{_tail(self._log_text())}"
 
 
+@dataclass(frozen=True)
+class Broker:
+    """A broker in use; `check` raises BrokerError if it is one that this process started and it ended."""
+
+    bootstrap: str
+    check: Callable[[], object]
+
+
 @contextlib.contextmanager
-def ensure_broker(settings: Settings) -> Iterator[str]:
-    """Give the address of a broker that answers, started here only if there is no other, for the `with` block.
+def open_broker(settings: Settings) -> Iterator[Broker]:
+    """Give a broker that answers, started here only if there is no other, for the `with` block.
 
     `KAFKA_BOOTSTRAP_SERVERS` if set, else the embedded broker that another process runs on `settings.home`, else one
     started here and stopped at the end of the block.
@@ -268,14 +282,21 @@ def ensure_broker(settings: Settings) -> Iterator[str]:
                 f"no Kafka broker answers at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS); "
                 "start it, correct the variable, or unset it to use the embedded broker"
             )
-        yield settings.kafka_bootstrap_servers
+        yield Broker(settings.kafka_bootstrap_servers, lambda: None)
         return
     broker = EmbeddedKafka(settings.home)
     bootstrap = _start_or_find(broker)
     try:
-        yield bootstrap
+        yield Broker(bootstrap, broker.check if broker.started else lambda: None)
     finally:
         broker.stop()
+
+
+@contextlib.contextmanager
+def ensure_broker(settings: Settings) -> Iterator[str]:
+    """Give the address of `open_broker`'s broker for the `with` block."""
+    with open_broker(settings) as broker:
+        yield broker.bootstrap
 
 
 def _start_or_find(broker: EmbeddedKafka) -> str:

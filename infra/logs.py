@@ -15,6 +15,8 @@ CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access")
 # What every start on a fresh broker says while its group coordinator comes up, at ERROR.
 HARMLESS = ("GroupCoordinatorNotAvailableError", "CoordinatorLoadInProgressError")
 SERVICE_MARK = "[^"
+REPEAT_S = 30.0
+MOST_SAID = 1_000
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -23,6 +25,25 @@ def _is_news(record: logging.LogRecord) -> bool:
     if record.levelno <= logging.INFO and text.startswith(SERVICE_MARK):
         return False
     return not any(word in record.getMessage() for word in HARMLESS)
+
+
+class Once:
+    """A filter that lets a line of another library through once in `REPEAT_S`: a broker that is away is one piece of news."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is new, or its last repetition is long ago."""
+        if not record.name.startswith(CHATTY_LOGGERS):
+            return True
+        key = (record.name, str(record.msg))
+        if record.created - self._said.get(key, 0.0) < REPEAT_S:
+            return False
+        if len(self._said) > MOST_SAID:
+            self._said.clear()
+        self._said[key] = record.created
+        return True
 
 
 def configure_logs(log_format: Literal["console", "json"] = "console", level: str = "info") -> None:
@@ -52,6 +73,7 @@ def configure_logs(log_format: Literal["console", "json"] = "console", level: st
     handler = logging.StreamHandler(sys.stderr)
     if level != "debug":
         handler.addFilter(_is_news)
+        handler.addFilter(Once())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
