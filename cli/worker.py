@@ -1,19 +1,26 @@
-"""`headrace worker`: learn from Kafka and answer over HTTP, until told to stop."""
+"""`headrace worker`: learn from Kafka and answer over HTTP, until told to stop.
+
+One life of the worker is `cli.worker_life`; this file decides what follows its end: nothing, an error for the operator,
+or a new life of the same process. A restart replaces the whole program (exec), so that nothing of a failed life is
+left: no client, no task, no open store. The process id stays.
+"""
 
 import asyncio
+import os
 import signal
+import sys
+import threading
 import time
-from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
 
 import structlog
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
-from agents.app import HeadraceApp
-from agents.worker import create_app
-from infra.embedded_kafka import BrokerError, ensure_broker
-from infra.kafka_probe import is_free
+from infra.embedded_kafka import BrokerError, open_broker
+from infra.kafka_probe import cluster_at, is_free
 from infra.logs import configure_logs
 from infra.settings import Settings
-from state.engine import Engine, EngineOptions
 from state.errors import StateError
 from topics.specs import TopicMismatch, TopicsUnavailable, ensure_topics, specs
 
@@ -21,8 +28,11 @@ log = structlog.get_logger(__name__)
 
 #: Pause before a restart, in seconds: doubled up to the longest, from the first again once a worker has been ready.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-#: A worker that is told to stop has this long for its last checkpoints and the goodbye to the group.
-STOP_TIMEOUT_S = 20.0
+#: Hands the last pause to the next life. No HEADRACE_ before it: it is no setting.
+PAUSE_VARIABLE = "_HEADRACE_RESTART_PAUSE_S"
+#: Loading kernels takes a second; when it takes longer they are being compiled, and somebody should be told.
+SLOW_LOAD_S = 3.0
+BROKER_PROBE_S = 5.0
 
 #: What a restart cannot mend.
 LASTING = (StateError, TopicMismatch)
@@ -35,72 +45,86 @@ class PortTaken(RuntimeError):
 def worker() -> None:
     """Run a worker. Uses KAFKA_BOOTSTRAP_SERVERS, or the embedded broker of HEADRACE_HOME.
 
-    A failure that a restart mends (the broker went away, another worker took over) is answered by starting anew from the last
-    committed checkpoint; one that needs an operator ends the command.
+    A failure that a restart mends (the broker went away, another worker took over) is answered by starting anew from
+    the last committed checkpoint; one that needs an operator ends the command.
     """
     settings = Settings()
     configure_logs(settings.log_format, settings.log_level)
+    _leave_on_signals()
+    pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
     if not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
-    _warm()
-    pause_s = FIRST_PAUSE_S
-    started = False
-    while True:
-        try:
-            with ensure_broker(settings) as bootstrap:
-                ensure_topics(bootstrap, specs(settings.app, settings.version, settings.partitions))
-                app, failure = asyncio.run(_run(settings, bootstrap))
-        except (BrokerError, TopicsUnavailable) as error:
-            if not started:
-                raise
-            failure = error
-        else:
-            started = True
-            if failure is None:
-                return
-            if app.started_once:
-                pause_s = FIRST_PAUSE_S
-        if isinstance(failure, LASTING):
-            raise failure
-        log.warning("worker restarts", why=f"{type(failure).__name__}: {failure}", seconds=pause_s)
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-
-def _warm() -> None:
-    """Load the compiled kernels; the first start on a machine compiles those that packages leave to their first use."""
-    log.info("loading kernels (compiled once a machine, up to a minute)")
-    Engine(EngineOptions(partitions=1), b"warm").replica.row_of("warm")
-
-
-async def _run(settings: Settings, bootstrap: str) -> tuple[HeadraceApp, BaseException | None]:
-    """Run one app to its end; returns what made it fail, None if it was told to stop."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(signum, stop.set)
-    app = create_app(settings, bootstrap)
-    app.finalize()
-    starting = asyncio.ensure_future(app.start())
-    announced = False
-    while not stop.is_set() and app.failure is None:
-        if starting.done() and starting.exception() is not None:
-            await app.crash(starting.exception() or RuntimeError("start failed"))
-        if app.ready and not announced:
-            announced = True
-            log.info(
-                "worker ready", address=f"http://{settings.web_host}:{settings.web_port}", shards=len(app.engine.shards)
-            )
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 0.2)
+    _load_kernels()
+    _await_broker(settings)
+    failure: BaseException | None
     try:
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            await app.stop()
-    except TimeoutError:
-        log.warning("the worker did not stop in time; the next start continues from the last checkpoint")
-    starting.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await starting
-    if app.failure is None:
-        log.info("worker stopped")
-    return app, app.failure
+        failure, was_ready = _live(settings)
+    except BrokerError as error:
+        if not pause_s and not settings.kafka_bootstrap_servers:
+            raise  # an embedded broker that cannot even start once
+        failure, was_ready = error, False
+    except TopicsUnavailable as error:
+        failure, was_ready = error, False
+    if failure is None:
+        return
+    if isinstance(failure, LASTING):
+        raise failure
+    _restart(failure, FIRST_PAUSE_S if was_ready or not pause_s else min(2 * pause_s, LONGEST_PAUSE_S))
+
+
+def _live(settings: Settings) -> tuple[BaseException | None, bool]:
+    """Run one life: returns what ended it (None: it was told to stop), and whether it had been ready."""
+    from cli.worker_life import live
+
+    with open_broker(settings) as broker:
+        ensure_topics(broker.bootstrap, specs(settings.app, settings.version, settings.partitions))
+        return asyncio.run(live(settings, broker))
+
+
+def _leave_on_signals() -> None:
+    """Outside of a life, Ctrl-C and SIGTERM end the command at once and cleanly; the second one kills."""
+
+    def leave(signum: int, _: FrameType | None) -> NoReturn:
+        signal.signal(signum, signal.SIG_DFL)
+        sys.exit(0)
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, leave)
+
+
+def _load_kernels() -> None:
+    """Load the compiled loops of the models; the first start on a machine compiles them."""
+    told = threading.Timer(SLOW_LOAD_S, lambda: log.info("compiling kernels, once a machine: up to a minute"))
+    told.daemon = True
+    told.start()
+    from state.engine import Engine, EngineOptions
+
+    Engine(EngineOptions(partitions=1), b"warm").replica.row_of("warm")
+    told.cancel()
+
+
+def _await_broker(settings: Settings) -> None:
+    """Wait for the broker that the operator named, for as long as it takes; the embedded one is started, not awaited."""
+    servers = settings.kafka_bootstrap_servers
+    if not servers:
+        return
+
+    def say(state: RetryCallState) -> None:
+        seconds = state.next_action.sleep if state.next_action else 0.0
+        log.warning(f"no Kafka broker answers at {servers} (KAFKA_BOOTSTRAP_SERVERS); trying again", seconds=seconds)
+
+    wait = wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
+    Retrying(wait=wait, retry=retry_if_result(lambda cluster: cluster is None), before_sleep=say)(
+        cluster_at, servers, BROKER_PROBE_S
+    )
+
+
+def _restart(failure: BaseException, pause_s: float) -> NoReturn:
+    """Become a fresh worker in the same process, after a pause."""
+    log.warning("worker restarts", why=f"{type(failure).__name__}: {failure}", seconds=pause_s)
+    _leave_on_signals()
+    time.sleep(pause_s)
+    os.environ[PAUSE_VARIABLE] = str(pause_s)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted here

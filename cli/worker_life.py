@@ -1,0 +1,80 @@
+"""One life of a worker: from an app that is built to one that has stopped, on one event loop.
+
+Settings and a broker flow in; what ended the life flows out. It is told to stop by SIGINT or SIGTERM, and stops by
+itself when the app fails or the broker that this process started has ended.
+"""
+
+import asyncio
+import signal
+from contextlib import suppress
+
+import structlog
+
+from agents.worker import create_app
+from infra.embedded_kafka import Broker, BrokerError
+from infra.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 0.2
+#: A worker that is told to stop has this long for its last checkpoints and the goodbye to the group.
+STOP_TIMEOUT_S = 20.0
+#: One that has failed writes no checkpoint, and a goodbye to a broker that is gone would take for ever.
+FAILED_STOP_TIMEOUT_S = 5.0
+
+
+async def live(settings: Settings, broker: Broker) -> tuple[BaseException | None, bool]:
+    """Run one app to its end.
+
+    Returns
+    -------
+    What made it fail (None: it was told to stop), and whether it had owned its shards.
+    """
+    stop = _stop_on_signals()
+    app = create_app(settings, broker.bootstrap)
+    app.finalize()
+    starting = asyncio.ensure_future(app.start())
+    announced = False
+    while not stop.is_set() and app.failure is None:
+        if starting.done() and (error := starting.exception()) is not None:
+            await app.crash(error)
+        try:
+            broker.check()
+        except BrokerError as error:
+            await app.crash(error)
+        if app.ready and not announced:
+            announced = True
+            address = f"http://{settings.web_host}:{settings.web_port}"
+            log.info("worker ready", address=address, shards=sorted(app.engine.shards))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S if app.failure is None else FAILED_STOP_TIMEOUT_S):
+            await app.stop()
+    except TimeoutError:
+        log.warning("the worker did not stop in time; the next start continues from the last checkpoint")
+    except Exception as error:  # noqa: BLE001 - kept as the life's end; a failure before it is the cause
+        app.failure = app.failure or error
+    starting.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await starting
+    if app.failure is None:
+        log.info("worker stopped")
+    return app.failure, app.started_once
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set an event at the first SIGINT or SIGTERM; the second one kills."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def tell() -> None:
+        log.info("stopping: last checkpoints (again to kill)")
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(signum)
+            signal.signal(signum, signal.SIG_DFL)
+        stop.set()
+
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, tell)
+    return stop
