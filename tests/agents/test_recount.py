@@ -8,36 +8,12 @@ import pytest
 from state import rows
 from state.replica import video_code
 from state.users import DUPLICATE, IGNORED, KINDS
-from tests.agents.world import EVIDENCE, NOW_MS, World, liked, world
+from tests.agents.world import EVIDENCE, NOW_MS, World, liked, random_events, world
 from tests.recount import Recount
-from topics.interactions import EVENTS, Interaction
+from topics.interactions import Interaction
 from topics.specs import INTERACTIONS
 
 BAD_VALUES = [b"", b"{", b"[]", b"\xff\xfe", b'{"v": 2}', b'{"event_id": "e", "user_id": "u"}', b"null"]
-
-
-def random_events(seed: int, n: int) -> list[Interaction]:
-    """Few users and videos, so that everything happens often; every tenth event is an earlier one once more."""
-    random_ = random.Random(seed)
-    events: list[Interaction] = []
-    for number in range(n):
-        if events and random_.random() < 0.1:
-            events.append(random_.choice(events[-20:]))
-            continue
-        kind = random_.choice(EVENTS)
-        watched = kind == "watch"
-        events.append(
-            Interaction(
-                f"e{number}",
-                f"user{random_.randrange(25)}",
-                f"video{random_.randrange(40)}",
-                kind,
-                NOW_MS - 10**9 + number * 60_000 - random_.randrange(10**6),
-                random_.choice([None, 1.0, 30.0]) if watched else None,
-                random_.choice([None, 20.0]) if watched else None,
-            )
-        )
-    return events
 
 
 def check(state: World, events: list[Interaction], dead: int = 0) -> None:

@@ -1,5 +1,6 @@
 """A small Kafka of lists, and an engine that reads it: agents and checkpoints with no broker, step by step."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from state.shard import Checkpoint, Shard
 from state.store import MemoryStore
 from topics.catalog import Video, encode
 from topics.dead_letter import DeadLetter
-from topics.interactions import Interaction
+from topics.interactions import EVENTS, Interaction
 from topics.interactions import encode as encode_event
 from topics.partitions import partition_of
 from topics.specs import INTERACTIONS, VIDEOS
@@ -132,3 +133,27 @@ def world(partitions: int = 4, max_users: int = 1_000, max_videos: int = 1_000) 
 
 def liked(user: str, video: str, number: int, *, event: str = "like", at_ms: int = NOW_MS) -> Interaction:
     return Interaction(f"e{number}", user, video, event, at_ms)  # type: ignore[arg-type] # tests name kinds as text
+
+
+def random_events(seed: int, n: int) -> list[Interaction]:
+    """Few users and videos, so that everything happens often; every tenth event is an earlier one once more."""
+    random_ = random.Random(seed)
+    events: list[Interaction] = []
+    for number in range(n):
+        if events and random_.random() < 0.1:
+            events.append(random_.choice(events[-20:]))
+            continue
+        kind = random_.choice(EVENTS)
+        watched = kind == "watch"
+        events.append(
+            Interaction(
+                f"e{number}",
+                f"user{random_.randrange(25)}",
+                f"video{random_.randrange(40)}",
+                kind,
+                NOW_MS - 10**9 + number * 60_000 - random_.randrange(10**6),
+                random_.choice([None, 1.0, 30.0]) if watched else None,
+                random_.choice([None, 20.0]) if watched else None,
+            )
+        )
+    return events

@@ -1,0 +1,113 @@
+"""Rows of videos: growth, names, deletion, bounds."""
+
+import numpy as np
+import pytest
+
+from state.engine import Engine, EngineOptions
+from state.errors import StateFull
+from state.replica import Replica, video_code
+from topics.catalog import Video
+
+
+def replica_of(capacity: int = 5_000) -> Replica:
+    return Engine(EngineOptions(partitions=4, max_videos=capacity), b"x").replica
+
+
+def test_growth_keeps_every_row() -> None:
+    replica = replica_of()
+    numbers = [replica.row_of(f"v{n}") for n in range(3_000)]
+    assert numbers == list(range(3_000))
+    q = replica.models["sequential_mf"].columns["q"]
+    assert len({q[row].tobytes() for row in numbers}) == 3_000
+    np.testing.assert_array_equal(replica.base["q"][:3_000], q[:3_000])
+    assert [replica.find(f"v{n}") for n in range(3_000)] == numbers
+    assert replica.active_rows().tolist() == numbers
+    assert sorted(row for p in range(4) for row in replica.rows_in(p).tolist()) == numbers
+
+
+def test_first_vectors_depend_on_the_id_alone() -> None:
+    one, other = replica_of(), replica_of()
+    for n in range(5):
+        other.row_of(f"before{n}")
+    a, b = one.row_of("a"), other.row_of("a")
+    assert a != b
+    np.testing.assert_array_equal(one.base["q"][a], other.base["q"][b])
+
+
+def test_the_capacity_is_a_bound() -> None:
+    replica = replica_of(3)
+    for n in range(3):
+        replica.row_of(f"v{n}")
+    with pytest.raises(StateFull, match="HEADRACE_MAX_VIDEOS"):
+        replica.row_of("v3")
+    with pytest.raises(StateFull, match="HEADRACE_MAX_VIDEOS"):
+        replica.row_of_hash(12)
+    assert replica.find("v3") is None
+    assert replica.row_of("v1") == 1
+    assert len(replica) == 3
+
+
+def test_a_placeholder_becomes_the_video_when_its_id_arrives() -> None:
+    replica = replica_of()
+    row = replica.row_of_hash(video_code("a"))
+    assert not replica.active[row]
+    assert len(replica.rows_in(replica.partition[row])) == 0 or replica.partition[row] == -1
+    assert replica.find("a") is None
+    with pytest.raises(KeyError):
+        replica.ids_of([row])
+    assert replica.row_of("a") == row
+    assert replica.active[row]
+    assert replica.ids_of([row]) == ["a"]
+    assert replica.row_of_hash(video_code("a")) == row
+
+
+def test_hashes_become_rows_in_any_shape() -> None:
+    replica = replica_of()
+    a, b = replica.row_of("a"), replica.row_of("b")
+    codes = np.array([[video_code("b"), 0], [video_code("a"), video_code("b")]], np.uint64)
+    assert replica.rows_of_hashes(codes).tolist() == [[b, -1], [a, b]]
+    assert replica.rows_of_hashes(np.empty(0, np.uint64)).tolist() == []
+    seen = np.array([video_code("a") | 1, 2**40, video_code("b")], np.uint64)
+    assert replica.find_codes(seen) == [a, b]
+
+
+def test_a_deletion_forgets_what_was_learned_and_publishing_starts_anew() -> None:
+    replica = replica_of()
+    row = replica.publish("a", Video(title="x"))
+    other = replica.row_of("b")
+    first = replica.base["q"][row].copy()
+    replica.base["q"][row] = replica.models["sequential_mf"].columns["q"][row] = 5
+    replica.counts[row] = 3
+    replica.models["popularity"].columns["plays"][row] = 2
+    replica.models["covisitation"].columns["neighbour"][other, 0] = row
+    assert replica.mark_deleted("a") == row
+    assert not replica.active[row]
+    assert replica.videos[row] is None
+    assert replica.models["covisitation"].columns["neighbour"][other, 0] == -1
+    # An event for it finds the row and does not bring it back.
+    assert replica.row_of("a") == row
+    assert not replica.active[row]
+    assert replica.publish("a", Video(title="y")) == row
+    assert replica.active[row]
+    assert not replica.counts[row].any()
+    assert replica.models["popularity"].columns["plays"][row] == 0
+    np.testing.assert_array_equal(replica.base["q"][row], first)
+    np.testing.assert_array_equal(replica.models["sequential_mf"].columns["q"][row], first)
+
+
+def test_a_dropped_row_is_used_again_only_after_recycling() -> None:
+    replica = replica_of(3)
+    rows = [replica.row_of(f"v{n}") for n in range(3)]
+    replica.models["markov"].columns["neighbour"][rows[0], 0] = rows[1]
+    replica.counts[rows[1]] = 4
+    replica.drop(rows[1])
+    assert replica.find("v1") is None
+    assert replica.models["markov"].columns["neighbour"][rows[0], 0] == -1
+    with pytest.raises(StateFull):
+        replica.row_of("v3")
+    replica.recycle()
+    assert replica.row_of("v3") == rows[1]
+    assert not replica.counts[rows[1]].any()
+    assert replica.videos[rows[1]] is None
+    assert replica.active[rows[1]]
+    assert replica.ids_of([rows[1]]) == ["v3"]
