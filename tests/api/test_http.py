@@ -1,0 +1,216 @@
+"""The HTTP interface of a real worker on a real broker."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+
+from tests.agents.running_worker import HOST, RunningWorker, handled, read_committed
+from topics.dead_letter import parse_dead_letter
+from topics.specs import DEAD, INTERACTIONS, producer_config
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(scope="module")
+def worker(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
+    with RunningWorker(bootstrap, tmp_path_factory.mktemp("api"), "http-tests") as running:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(f"http://{HOST}:{running.port}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert running.process.poll() is None, running.log[-3000:]
+            time.sleep(0.1)
+        yield running
+
+
+@pytest.fixture
+def http(worker: RunningWorker) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{HOST}:{worker.port}", timeout=10) as client:
+        yield client
+
+
+def post(http: httpx.Client, *events: dict[str, object]) -> dict[str, int]:
+    """Send events; the next offset by partition."""
+    answer = http.post("/v1/events", json=list(events))
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["accepted"] == len(events)
+    return {str(partition): offset for partition, offset in answer.json()["offsets"].items()}
+
+
+def like(user_id: str, video_id: str) -> dict[str, object]:
+    return {"user_id": user_id, "video_id": video_id, "event": "like"}
+
+
+def listed(http: httpx.Client, user_id: str, offset: int = 0, within_s: float = 1.0) -> list[str]:
+    """The user's list as soon as it includes everything below `offset`; fails after `within_s`."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = http.get(f"/v1/recommend/{user_id}")
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        if body["offset"] >= offset:
+            return [item["video_id"] for item in body["items"]]
+        assert time.monotonic() < deadline, f"offset {body['offset']} after {within_s} s, wanted {offset}"
+        time.sleep(0.01)
+
+
+def until(http: httpx.Client, user_id: str, video_id: str, *, there: bool, within_s: float = 1.0) -> None:
+    """Wait until the video is in the user's list, or is not."""
+    deadline = time.monotonic() + within_s
+    while (video_id in listed(http, user_id)) is not there:
+        assert time.monotonic() < deadline, f"{video_id} {'not ' if there else ''}in the list after {within_s} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def audience(worker: RunningWorker) -> None:
+    """Two tastes: cats and cars."""
+    with httpx.Client(base_url=f"http://{HOST}:{worker.port}", timeout=10) as http:
+        for taste in ("cat", "car"):
+            for number in range(12):
+                body = {"title": f"{taste} film {number}", "categories": [taste]}
+                assert http.put(f"/v1/videos/{taste}{number}", json=body).status_code == 202
+            for fan in range(12):
+                post(http, *(like(f"{taste}-fan{fan}", f"{taste}{(fan + n) % 12}") for n in range(9)))
+        worker.wait(lambda totals: handled(totals) >= 2 * 12 * 9)
+        time.sleep(1.0)  # the evidence hop
+
+
+@pytest.mark.usefixtures("audience")
+def test_known_unknown_similar_and_trending(http: httpx.Client) -> None:
+    known = http.get("/v1/recommend/cat-fan0?n=3").json()
+    assert known["source"] == "owner"
+    assert known["user_id"] == "cat-fan0"
+    assert len(known["recommendation_id"]) == 32
+    assert all(item["video_id"].startswith("cat") and item["reasons"] for item in known["items"])
+    assert abs(known["as_of_ms"] - time.time() * 1000) < 5_000
+    unknown = http.get("/v1/recommend/nobody").json()
+    assert unknown["source"] == "trending"
+    assert len(unknown["items"]) == 10
+    assert all(item["video_id"].startswith("car") for item in http.get("/v1/similar/car1?n=5").json()["items"])
+    assert len(http.get("/v1/trending?n=4").json()["items"]) == 4
+
+
+@pytest.mark.usefixtures("audience")
+def test_a_like_changes_the_same_users_list_within_a_second(http: httpx.Client) -> None:
+    before = listed(http, "walker")
+    [offset] = post(http, like("walker", "car3")).values()
+    after = listed(http, "walker", offset)
+    assert after != before
+    assert all(video.startswith("car") for video in after[:5])
+    assert "car3" not in after
+
+
+@pytest.mark.usefixtures("audience")
+def test_a_new_video_reaches_its_taste_within_a_second_and_goes_with_its_deletion(http: httpx.Client) -> None:
+    assert http.put("/v1/videos/cat-new", json={"title": "one more cat film", "categories": ["cat"]}).status_code == 202
+    until(http, "cat-fan1", "cat-new", there=True)
+    assert "cat-new" not in listed(http, "car-fan1")
+    assert http.delete("/v1/videos/cat-new").status_code == 202
+    until(http, "cat-fan1", "cat-new", there=False)
+    assert http.get("/v1/similar/cat-new").status_code == 404
+    assert http.delete("/v1/videos/never-there").status_code == 202
+
+
+def test_accepted_and_rejected_events_of_one_request(http: httpx.Client) -> None:
+    answer = http.post("/v1/events", json=[like("a", "v"), {"user_id": "a"}, {**like("a", "v"), "event": "zap"}])
+    assert answer.status_code == 202
+    body = answer.json()
+    assert body["accepted"] == 1
+    assert [(entry["index"], entry["reason"]) for entry in body["rejected"]] == [
+        (1, "missing_field"),
+        (2, "unknown_event"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'[{"user_id":"a","video_id":"v","event":"watch","watch_seconds":NaN}]', 400),
+        (b"[" * 100_000, 400),
+        (json.dumps([like("a", "v")] * 1001).encode(), 400),
+        (json.dumps({**like("a" * 129, "v")}).encode(), 400),
+        (json.dumps({**like("a", "v"), "at_ms": 99_999_999_999_999}).encode(), 400),
+        (json.dumps({**like("a", "v"), "surprise": 1}).encode(), 400),
+        (b" " * 3_000_000, 413),
+    ],
+)
+def test_a_bad_body_is_named_and_the_next_request_is_served(http: httpx.Client, content: bytes, status: int) -> None:
+    answer = http.post("/v1/events", content=content)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error", "detail"}
+    assert http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/recommend/a?n=0", 400),
+        ("GET", "/v1/recommend/a?n=201", 400),
+        ("GET", "/v1/recommend/a?n=²", 400),
+        ("GET", f"/v1/recommend/{'x' * 129}", 400),
+        ("GET", "/v1/recommend/%FF", 200),
+        ("GET", "/v1/similar/never-seen", 404),
+        ("GET", "/nowhere", 404),
+        ("POST", "/v1/trending", 405),
+        ("PUT", "/v1/videos/x", 400),
+    ],
+)
+def test_a_bad_request_is_an_answer_in_json(http: httpx.Client, method: str, path: str, status: int) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"].startswith("application/json")
+    answer.json()
+
+
+def test_users_and_videos_are_checked_before_they_are_stored(http: httpx.Client) -> None:
+    assert http.put("/v1/users/u1", json={"language": "en", "segments": ["a"]}).status_code == 202
+    refused = http.put("/v1/users/u1", json={"language": 7})
+    assert (refused.status_code, refused.json()["error"]) == (400, "wrong_type")
+    assert http.put("/v1/videos/x", json={"titel": "x"}).json()["error"] == "unknown_field"
+
+
+def test_health_readiness_and_metrics(http: httpx.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "ok"}
+    ready = http.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["shards"] == [0, 1, 2, 3]
+    text = http.get("/metrics").text
+    for name in ("headrace_events", "headrace_lag_records", "headrace_checkpoint_seconds", "headrace_request_seconds"):
+        assert f"\n{name}" in text
+    assert 'route="/v1/trending"' in text or http.get("/v1/trending").status_code == 200
+    assert "walker" not in text
+
+
+def test_a_malformed_record_is_a_dead_letter_and_the_next_is_learned(worker: RunningWorker, bootstrap: str) -> None:
+    before = worker.totals()
+    producer = Producer(producer_config(bootstrap))
+    producer.produce(INTERACTIONS, b"\xff{nonsense", key=b"dead-user")
+    good = {"event_id": "after", "user_id": "dead-user", "video_id": "v", "event": "like", "at_ms": 1_600_000_000_000}
+    producer.produce(INTERACTIONS, json.dumps(good).encode(), key=b"dead-user")
+    assert producer.flush(10) == 0
+    after = worker.wait(lambda totals: handled(totals) >= handled(before) + 2)
+    assert after.get("dead", 0) - before.get("dead", 0) == 1
+    assert after["learned"] - before["learned"] == 1
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        letters = [
+            parse_dead_letter(m.key(), m.value(), m.headers())  # type: ignore[arg-type] # consumers give lists of bytes
+            for m in read_committed(bootstrap, DEAD)
+        ]
+        mine = [letter for letter in letters if letter.key == b"dead-user"]
+        if mine:
+            break
+    assert [(letter.reason, letter.topic, letter.value) for letter in mine] == [
+        ("malformed_json", INTERACTIONS, b"\xff{nonsense")
+    ]
