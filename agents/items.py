@@ -74,7 +74,11 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
 
 def _apply_steps(engine: Engine, shard: Shard, block: EvidenceBlock, rows: Int32Array, mine: BoolArray) -> None:
     """Add factor steps to the owner's rows; the rows served from have this process's own steps already."""
-    steps: AnyArray = block.steps[mine[block.steps["item"]]]
+    # A step that is not finite would make the row, and whatever is learned with it, not finite for good.
+    sound = np.isfinite(block.steps["q"]).all(axis=1) & np.isfinite(block.steps["b"]) & np.isfinite(block.steps["acc"])
+    if not sound.all():
+        shard.totals["unsound_steps"] += int((~sound).sum())
+    steps: AnyArray = block.steps[sound & mine[block.steps["item"]]]
     touched = rows[steps["item"]]
     targets = [engine.replica.base]
     if block.origin != engine.origin:

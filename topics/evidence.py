@@ -11,6 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from topics.ids import is_id
+from topics.interactions import EVENTS
+
 SCHEMA_VERSION = 1
 #: Width of the factor vectors; a block with another width is of another model.
 FACTORS = 32
@@ -79,7 +82,7 @@ def unpack(data: bytes) -> EvidenceBlock:
     """Read a block. Raises BadBlock where the bytes are no block of this version or its columns disagree."""
     try:
         packed = _decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError) as error:  # a ValueError where text is no UTF-8
         raise BadBlock(f"not an evidence block: {error}") from error
     if packed.version != SCHEMA_VERSION:
         raise BadBlock(
@@ -95,4 +98,11 @@ def unpack(data: bytes) -> EvidenceBlock:
     used = [events["item"], covisits["source"], covisits["target"], markov["source"], markov["target"], steps["item"]]
     if max((int(column.max()) for column in used if len(column)), default=-1) >= len(packed.ids):
         raise BadBlock("a column refers to a video that the block does not name")
+    if not all(map(is_id, packed.ids)):
+        raise BadBlock("a video is named by what is no id")
+    if len(events) and events["kind"].max() >= len(EVENTS):
+        raise BadBlock(f"an event of kind {events['kind'].max()}; this release knows {len(EVENTS)}: upgrade the worker")
+    for pairs in (covisits, markov):
+        if not (np.isfinite(pairs["weight"]) & (pairs["weight"] > 0)).all():
+            raise BadBlock("a link's weight must be finite and above 0")
     return EvidenceBlock(packed.origin, packed.sender, packed.ids, events, covisits, markov, steps)

@@ -71,3 +71,25 @@ def test_steps_of_a_killed_process_arrive_in_the_next_one() -> None:
     check(state)
     for video_id, q in before.items():
         np.testing.assert_allclose(state.engine.mf.columns["q"][state.row(video_id)], q, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_that_is_not_finite_spoils_no_row_and_costs_no_count() -> None:
+    state = world(partitions=1)
+    state.send(liked("ann", "a", 1), liked("ann", "b", 2))
+    state.step(INTERACTIONS, 0)
+    state.engine.shards[0].pending.steps[0]["q"][0, 3] = np.nan
+    state.settle()
+    assert all(np.isfinite(base).all() for base in state.engine.replica.base.values())
+    assert state.engine.popularity.columns["plays"].sum() == 2
+    assert state.totals()["unsound_steps"] == 1
+
+
+def test_bad_blocks_are_dead_letters_and_the_next_block_is_applied() -> None:
+    state = world(partitions=1)
+    state.send(liked("ann", "a", 1))
+    for value in (None, b"", b"no block"):
+        state.append(EVIDENCE, 0, None, value)
+    state.settle()
+    assert state.engine.popularity.columns["plays"].sum() == 1
+    assert [(letter.reason, letter.topic) for letter in state.dead] == [("malformed_block", EVIDENCE)] * 3
+    assert state.totals()["dead_blocks"] == 3
