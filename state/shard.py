@@ -63,7 +63,7 @@ class Pending:
         self.steps.append(packed)
 
     def blocks(self, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
-        """Cut into blocks of at most about BLOCK_BYTES, each for one target partition, as (partition, block)."""
+        """Cut into blocks of at most BLOCK_BYTES, each for one target partition, as (partition, block)."""
         events = _joined(self.events, EVENT)
         covisits = _joined(self.covisits, PAIR)
         markov = _joined(self.markov, PAIR)
@@ -72,10 +72,8 @@ class Pending:
         columns = ((events, "item"), (covisits, "source"), (markov, "source"), (steps, "item"))
         for target in range(replica.partitions):
             mine = [column[owner[column[key]] == target] for column, key in columns]
-            parts = -(-sum(column.nbytes for column in mine) // BLOCK_BYTES)
-            for part in zip(*(np.array_split(column, max(1, parts)) for column in mine), strict=True):
-                if any(len(column) for column in part):
-                    yield target, _block(list(part), replica, origin, sender)
+            for block in _fitting(mine, replica, origin, sender):
+                yield target, block
 
 
 def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
@@ -90,6 +88,26 @@ def _merged_steps(steps: AnyArray) -> AnyArray:
     for name in ("q", "b", "acc"):
         np.add.at(merged[name], inverse, steps[name])
     return merged
+
+
+def _fitting(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> Iterator[EvidenceBlock]:
+    """Blocks of the columns, halved until each fits: ids count as much as entries, and are known only then."""
+    entries = sum(map(len, columns))
+    if not entries:
+        return
+    block = _block(columns, replica, origin, sender)
+    if entries == 1 or _size_bytes(block) <= BLOCK_BYTES:
+        yield block
+        return
+    middles = [-(-len(column) // 2) for column in columns]
+    yield from _fitting([c[:m] for c, m in zip(columns, middles, strict=True)], replica, origin, sender)
+    yield from _fitting([c[m:] for c, m in zip(columns, middles, strict=True)], replica, origin, sender)
+
+
+def _size_bytes(block: EvidenceBlock) -> int:
+    """What the block takes when packed, rounded up: each id has a head of up to 3 bytes."""
+    columns = sum(column.nbytes for column in (block.events, block.covisits, block.markov, block.steps))
+    return columns + len("".join(block.ids).encode()) + 3 * len(block.ids) + 100
 
 
 def _block(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> EvidenceBlock:
