@@ -22,10 +22,10 @@ def engine_of(max_videos: int = 50_000) -> Engine:
 
 def test_a_fresh_shard_has_nothing_to_write_and_goes_on_from_its_cut() -> None:
     shard = engine_of().shards[1]
-    assert not shard.dirty
     assert (shard.next, shard.totals) == ({"interactions": 5}, {"learned": 2})
+    before = shard.dirty
     shard.advance("interactions", 9)
-    assert shard.dirty
+    assert (before, shard.dirty) == (False, True)
     assert shard.next["interactions"] == 10
 
 
