@@ -43,6 +43,9 @@ the fit spends its weight on telling rarely named items from unnamed ones instea
 COUNT_FLOOR = np.float32(0.1)
 """Added to a decayed count under the logarithm: a new item ranks as one with a tenth of an event."""
 
+LEAST_TOTAL = 1e-30
+"""A sum of neighbour scores below this is none."""
+
 BUCKETS = (1, 5)
 """Least history lengths of the second and third set of weights; the first is for users without history."""
 
@@ -156,8 +159,8 @@ def features(given: Components) -> Float32Array:
     """Put components on one logarithmic scale; float32, shape (8, n). Pure."""
     out = given.raw.copy()
     for place, total in ((_COVISITATION, given.covisitation_total), (_MARKOV, given.markov_total)):
-        if total > 0:
-            out[place] *= np.float32(1.0 / total)
+        # Links that have all but faded say nothing, and their reciprocal is no float32.
+        out[place] *= np.float32(1.0 / total) if total > LEAST_TOTAL else np.float32(0.0)
         out[place] += SHARE_FLOOR
         np.log(out[place], out=out[place])
     out[_POPULARITY] += COUNT_FLOOR

@@ -142,3 +142,10 @@ def test_weights_of_another_shape_or_not_finite_are_refused(
 ) -> None:
     with pytest.raises(ModelError):
         BlendWeights(bad)
+
+
+def test_links_that_have_all_but_faded_are_no_links() -> None:
+    raw = np.zeros((len(FEATURES), 3), np.float32)
+    raw[FEATURES.index("markov")] = 1e-44
+    none = features(Components(np.zeros_like(raw), 0.0, 0.0))
+    np.testing.assert_array_equal(features(Components(raw, 0.0, 3e-44)), none)

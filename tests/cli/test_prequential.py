@@ -1,0 +1,146 @@
+"""The evaluation's protocol: nothing is known before its time, and nothing is counted twice."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.prequential import ARMS, Evaluator, NothingPositive, Result
+from ingestion.event_table import EventTable
+from ingestion.simulate import Audience
+from ingestion.source import read_event_table
+from topics.catalog import Video
+
+DAY_MS = 86_400_000
+Row = tuple[str, str, str, int, float | None]
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    """A canonical file: user, video, event, time and watched seconds."""
+    lines = [
+        json.dumps({"user_id": u, "video_id": v, "event": e, "at_ms": t, **({} if w is None else {"watch_seconds": w})})
+        for u, v, e, t, w in rows
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def table_of(tmp_path: Path, rows: list[Row]) -> EventTable:
+    return read_event_table(write(tmp_path / "events.jsonl", rows))
+
+
+def run(
+    table: EventTable, rule: str = "default", videos: tuple[tuple[str, Video], ...] = (), **options: float
+) -> Result:
+    return Evaluator(table, videos, table.positive(rule), **options).run()  # type: ignore[arg-type] # numbers as given
+
+
+def simulated(tmp_path: Path, n: int = 3_000) -> EventTable:
+    rows: list[Row] = [
+        (e.user_id, e.video_id, e.event, e.at_ms, e.watch_seconds)
+        for e in Audience(seed=5, users=60, videos=80).events(n)
+    ]
+    return table_of(tmp_path, rows)
+
+
+def test_every_first_positive_after_the_warm_up_is_ranked_once(tmp_path: Path) -> None:
+    rows: list[Row] = [(f"u{n % 7}", f"v{n % 5}", "like", DAY_MS + n * 1000, None) for n in range(70)]
+    result = run(table_of(tmp_path, rows), warmup=0.2)
+    assert {tally.n for tally in result.arms.values()} == {28}  # 35 pairs, each liked twice
+    assert run(table_of(tmp_path, rows), warmup=0.2, rank_every=4).arms["served"].n == 7
+    assert result.cold["served"].n + result.warm["served"].n == 28
+
+
+def popular_then(*last: Row) -> list[Row]:
+    """A video that many like, and at the end what `last` says."""
+    liked: list[Row] = [(f"u{n}", "hit", "like", DAY_MS + n * 1000, None) for n in range(20)]
+    return [*liked, *last]
+
+
+def hits(tmp_path: Path, *last: Row) -> int:
+    result = run(table_of(tmp_path, popular_then(*last)), "like", warmup=0.95)
+    assert result.arms["popularity"].n == 2
+    return result.arms["popularity"].hits
+
+
+def test_the_row_being_ranked_does_not_make_its_own_video_seen(tmp_path: Path) -> None:
+    at_ms = 2 * DAY_MS
+    assert (
+        hits(
+            tmp_path,
+            ("new", "hit", "impression", at_ms, None),
+            ("new", "hit", "watch", at_ms, 1.0),
+            ("new", "hit", "like", at_ms, None),
+        )
+        == 2
+    )
+
+
+def test_a_video_watched_before_is_no_longer_offered(tmp_path: Path) -> None:
+    at_ms = 2 * DAY_MS
+    assert hits(tmp_path, ("new", "hit", "watch", at_ms - 1, 1.0), ("new", "hit", "like", at_ms, None)) == 1
+    assert hits(tmp_path, ("new", "hit", "dislike", at_ms - 1, None), ("new", "hit", "like", at_ms, None)) == 1
+    assert hits(tmp_path, ("new", "hit", "impression", at_ms - 1, None), ("new", "hit", "like", at_ms, None)) == 2
+
+
+def test_the_future_changes_nothing(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        (e.user_id, e.video_id, e.event, e.at_ms, e.watch_seconds)
+        for e in Audience(seed=5, users=60, videos=80).events(3_000)
+    ]
+    whole = table_of(tmp_path, rows)
+    half = table_of(tmp_path, rows[:2_000])
+
+    def positions(table: EventTable, warm: int) -> list[int | None]:
+        evaluator = Evaluator(table, (), table.positive(), warmup=0.0)
+        evaluator._warm_n = warm
+        seen: list[int | None] = []
+        evaluator.result.arms["served"].add = seen.append  # type: ignore[method-assign, assignment] # listens in
+        evaluator.run()
+        return seen
+
+    first = positions(half, 100)
+    assert positions(whole, 100)[: len(first)] == first
+    assert any(place is not None for place in first)
+
+
+def test_a_video_is_in_the_catalogue_from_its_publication_or_first_event(tmp_path: Path) -> None:
+    rows: list[Row] = [(f"u{n}", f"v{n}", "like", DAY_MS + n * 1000, None) for n in range(10)]
+    assert run(table_of(tmp_path, rows), warmup=0.0).new_videos == 10
+    published = tuple((f"v{n}", Video(published_ms=DAY_MS)) for n in range(10))
+    assert run(table_of(tmp_path, rows), videos=published, warmup=0.0).new_videos == 0
+    later = tuple((f"v{n}", Video(published_ms=3 * DAY_MS)) for n in range(10))
+    assert run(table_of(tmp_path, rows), videos=later, warmup=0.0).new_videos == 10
+
+
+def test_what_is_served_is_better_than_popularity_where_tastes_differ(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows: list[Row] = []
+    for n in range(1_500):
+        user = int(rng.integers(0, 100))
+        rows.append((f"u{user}", f"v{int(rng.integers(0, 30)) * 4 + user % 4}", "like", DAY_MS + n * 60_000, None))
+    result = run(table_of(tmp_path, rows))
+    assert result.arms["served"].hits > 1.5 * result.arms["popularity"].hits
+
+
+def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
+    table = simulated(tmp_path)
+    assert run(table).arms == run(table).arms
+
+
+def test_a_log_without_positives_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NothingPositive):
+        run(table_of(tmp_path, [("u", "v", "impression", DAY_MS, None)]))
+
+
+def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", popular_then(("new", "hit", "like", 2 * DAY_MS, None)))
+    ran = CliRunner().invoke(app, ["evaluate", "--events", str(path), "--json", "--k", "5"])
+    assert ran.exit_code == 0, ran.output
+    body = json.loads(ran.stdout)
+    assert set(body) >= {"n", "arms", "cold", "warm", "learn_us", "rank_us"}
+    assert set(body["arms"]) == set(ARMS)
+    assert set(body["arms"]["served"]) == {"recall@5", "ndcg@5", "mrr", "precision@5"}
