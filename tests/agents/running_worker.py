@@ -24,6 +24,7 @@ class RunningWorker:
     """Started on entering; killed, if it still runs, on leaving."""
 
     def __init__(self, bootstrap: str, home: Path, app: str, **settings: object) -> None:
+        home.mkdir(parents=True, exist_ok=True)
         self.port = free_port(HOST)
         self.log_file = home / f"worker-{time.time_ns()}.log"
         self._environment = {
