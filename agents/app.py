@@ -66,7 +66,10 @@ class HeadraceApp(faust.App):
         self.shard_topics = ShardTopics.of(options.app, options.version)
         self.writers: dict[int, ShardWriter] = {}
         self.followers = Followers(
-            lambda: changelog_consumer(options.bootstrap), self.shard_topics.items_changelog, self._take_foreign
+            lambda: changelog_consumer(options.bootstrap),
+            self.shard_topics.items_changelog,
+            self._take_foreign,
+            lambda error: asyncio.ensure_future(self.crash(error)),
         )
         self.ready = False
         self.started_once = False

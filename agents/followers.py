@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
+from state.errors import StateFull
+
 log = structlog.get_logger(__name__)
 
 #: Rows handed to the loop at once: a few milliseconds of it.
@@ -25,12 +27,20 @@ class Followers:
     ----------
     consumer : made here and used by the thread alone; reads committed records
     take : called on the loop with (partition, rows)
+    fail : called on the loop with an error that ended the thread or that `take` raised: what is served would stand still
     """
 
-    def __init__(self, consumer: Callable[[], Consumer], topic: str, take: Callable[[int, Rows], None]) -> None:
+    def __init__(
+        self,
+        consumer: Callable[[], Consumer],
+        topic: str,
+        take: Callable[[int, Rows], None],
+        fail: Callable[[Exception], object],
+    ) -> None:
         self._make = consumer
         self._topic = topic
         self._take = take
+        self._fail = fail
         self._wanted: frozenset[int] = frozenset()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -50,6 +60,13 @@ class Followers:
             await asyncio.to_thread(self._thread.join, 5.0)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._follow(loop)
+        except Exception as error:  # noqa: BLE001 - a thread's errors are seen by nobody
+            if not self._stop.is_set():
+                loop.call_soon_threadsafe(self._fail, error)
+
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         consumer = self._make()
         places: dict[int, int] = {}
         assigned: frozenset[int] = frozenset()
@@ -79,5 +96,11 @@ class Followers:
             consumer.close()
 
     def _hand_over(self, partition: int, rows: Rows) -> None:
-        if partition in self._wanted:
+        if partition not in self._wanted:
+            return
+        try:
             self._take(partition, rows)
+        except StateFull as error:
+            log.warning("no room for other workers' videos", error=str(error))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._fail(error)
