@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from infra import die_with_parent
@@ -24,10 +24,19 @@ class ChildProcess:
     log_file : appended to
     lock : held by the caller; the child inherits it
     on_exit : called with the exit status, in another thread, when the program has ended
+    environment : its variables; by default ours
     """
 
-    def __init__(self, command: Sequence[str], log_file: Path, lock: FileLock, on_exit: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log_file: Path,
+        lock: FileLock,
+        on_exit: Callable[[int], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._command, self._log_file, self._lock, self._on_exit = list(command), log_file, lock, on_exit
+        self._environment = dict(os.environ if environment is None else environment)
         self._started, self._ended = threading.Event(), threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._failure: OSError | None = None
@@ -72,7 +81,7 @@ class ChildProcess:
                     pass_fds=[self._lock.fd],
                     start_new_session=True,
                     # A JVM in the C locale cannot open a folder whose name is not ASCII.
-                    env={**os.environ, "LC_ALL": "C.UTF-8"},
+                    env={**self._environment, "LC_ALL": "C.UTF-8"},
                 )
         except OSError as error:
             self._failure = error
