@@ -11,10 +11,15 @@ from typing import Any
 import typer
 
 from cli.broker import broker
+from cli.demo import demo
+from cli.demo_machinery import DemoError
+from cli.demo_probes import ProbeFailed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.prequential import NothingPositive
+from cli.recommend import recommend
 from cli.worker import PortTaken, worker
+from cli.worker_client import WorkerRefused, WorkerUnavailable
 from infra.embedded_kafka import BrokerError
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
@@ -27,7 +32,7 @@ from topics.specs import TopicMismatch, TopicsUnavailable
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
-    *(StateError, PortTaken, OSError),
+    *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
 
@@ -50,8 +55,10 @@ def _root() -> None:
 
 
 register(broker)
+register(demo)
 register(evaluate)
 register(ingest)
+register(recommend)
 register(worker)
 
 

@@ -1,0 +1,128 @@
+"""The demo's children: a broker and a worker of its own, in a folder that no real worker uses."""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.demo_probes import read_totals
+from cli.worker_client import WorkerClient, WorkerUnavailable, base_url
+from infra.child_process import ChildProcess
+from infra.embedded_kafka import EmbeddedKafka
+from infra.file_lock import FileLock
+from infra.kafka_probe import free_port, is_free
+from infra.settings import Settings, variable_of
+
+#: The first start on a machine compiles the models' loops.
+READY_TIMEOUT_S = 300.0
+#: After that the wait deserves a word.
+SLOW_START_S = 8.0
+STOP_TIMEOUT_S = 30.0
+ORPHAN_TIMEOUT_S = 10.0
+LOG_TAIL_LINES = 15
+
+Say = Callable[[str], None]
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why."""
+
+
+@contextlib.contextmanager
+def own_folder(home: Path, *, keep: bool) -> Iterator[Path]:
+    """Give the demo's folder, empty unless `keep`; only one demo at a time has it."""
+    folder = home.resolve() / "demo"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / "demo.lock")
+    if not lock.acquire():
+        raise DemoError(f"another demo runs in {folder}: stop it, or set HEADRACE_HOME to another folder")
+    try:
+        if not keep and folder.exists():
+            _remove(folder)
+        folder.mkdir(exist_ok=True)
+        yield folder
+    finally:
+        lock.release()
+
+
+def _remove(folder: Path) -> None:
+    """Remove what the last demo left, once nothing of it runs any more."""
+    for name in ("worker.lock", "kafka/broker.lock"):
+        if not (folder / name).exists():
+            continue
+        with FileLock(folder / name) as lock:
+            if not lock.acquire(ORPHAN_TIMEOUT_S):
+                raise DemoError(f"process {lock.path.read_text()} of an earlier demo still runs in {folder}: end it")
+    shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The worker as a child process."""
+
+    url: str
+    log_file: Path
+    process: ChildProcess
+
+    def check(self) -> None:
+        """Raise DemoError with the end of its log if it has ended."""
+        if self.process.exit_status is not None:
+            tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+            raise DemoError(f"the worker ended with status {self.process.exit_status}; the end of its log:\n{tail}")
+
+
+@contextlib.contextmanager
+def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say) -> Iterator[Worker]:
+    """Start `headrace worker` on the demo's broker and folder, and wait until it is ready."""
+    port = settings.web_port
+    if not is_free(settings.web_host, port):
+        port = free_port(settings.web_host)
+        say(f"Port {settings.web_port} is in use: the demo's worker listens on {port}")
+    environment = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
+        variable_of("home"): str(folder),
+        variable_of("web_port"): str(port),
+    }
+    log_file = folder / "worker.log"
+    with FileLock(folder / "worker.lock") as lock:
+        if not lock.acquire(ORPHAN_TIMEOUT_S):
+            raise DemoError(f"process {lock.path.read_text()} of an earlier demo still runs in {folder}: end it")
+        command = [sys.executable, "-m", "cli.main", "worker"]
+        child = ChildProcess(command, log_file, lock, lambda _: None, environment)
+        worker = Worker(base_url(settings.web_host, port), log_file, child)
+        try:
+            _await_ready(worker, kafka, say)
+            yield worker
+        finally:
+            child.send(signal.SIGTERM)
+            if not child.wait(STOP_TIMEOUT_S):
+                child.send(signal.SIGKILL)
+                child.wait(STOP_TIMEOUT_S)
+
+
+def _await_ready(worker: Worker, kafka: EmbeddedKafka, say: Say) -> None:
+    client = WorkerClient(worker.url)
+    began = time.monotonic()
+    told = False
+    while True:
+        worker.check()
+        kafka.check()
+        try:
+            read_totals(client)
+        except WorkerUnavailable:
+            waited_s = time.monotonic() - began
+            if waited_s > READY_TIMEOUT_S:
+                raise DemoError(f"the worker is not ready after {waited_s:.0f} s; see {worker.log_file}") from None
+            if waited_s > SLOW_START_S and not told:
+                told = True
+                say("The first start on a machine compiles the models' loops: up to a minute")
+            time.sleep(0.1)
+        else:
+            client.close()
+            return

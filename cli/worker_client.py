@@ -1,0 +1,84 @@
+"""A small HTTP client of a worker's own API, for commands: one connection, JSON in and out, typed errors."""
+
+import http.client
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import orjson
+
+TIMEOUT_S = 10.0
+
+
+class WorkerUnavailable(RuntimeError):
+    """Nobody answers at the address, or what answers is no worker that is ready."""
+
+
+class WorkerRefused(RuntimeError):
+    """The worker answered that the request cannot be met; the message says why."""
+
+
+def base_url(host: str, port: int) -> str:
+    """Address of a worker that listens on `host`, as a client on the same machine reaches it."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where others bind, not we
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+class WorkerClient:
+    """Requests to the worker at `url`, over one connection that is opened when needed. Not for two threads at once."""
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise WorkerUnavailable(f"{url}: {error}") from error
+        if parts.scheme != "http" or not host:
+            raise WorkerUnavailable(f"{url} is no address of a worker: expected http://HOST:PORT")
+        self.url = f"http://{parts.netloc}"
+        self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+
+    def recommend(self, user_id: str, n: int) -> dict[str, Any]:
+        """`GET /v1/recommend/{user_id}`."""
+        return self.ask("GET", f"/v1/recommend/{quote(user_id, safe='')}?n={n}")
+
+    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Send one request and decode the answer.
+
+        Raises
+        ------
+        WorkerUnavailable
+            Nobody answers, it is no worker, or it is not ready (503).
+        WorkerRefused
+            Any other answer that is not a success.
+        """
+        status, data = self._exchange(method, path, None if body is None else orjson.dumps(body))
+        try:
+            answer = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise WorkerUnavailable(f"what answers at {self.url} is no Headrace worker (status {status})")
+        if status == http.client.SERVICE_UNAVAILABLE:
+            raise WorkerUnavailable(f"the worker at {self.url} is not ready: {answer.get('detail', 'recovering')}")
+        if status >= http.client.BAD_REQUEST:
+            raise WorkerRefused(f"{method} {path}: {answer.get('detail', answer)}")
+        return answer
+
+    def close(self) -> None:
+        """Close the connection; the next request opens it again."""
+        self._connection.close()
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        fresh = self._connection.sock is None
+        try:
+            self._connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            response = self._connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            if not fresh and isinstance(error, http.client.RemoteDisconnected | ConnectionError) and method == "GET":
+                return self._exchange(method, path, body)  # the worker closed an idle connection
+            raise WorkerUnavailable(
+                f"no worker answers at {self.url} ({error or type(error).__name__}): start one with `headrace worker`, "
+                "or name its address with --url"
+            ) from error
