@@ -164,12 +164,18 @@ def test_deletion_and_return_in_one_checkpoint_keep_what_was_learned_since() -> 
     assert state.engine.popularity.columns["plays"][state.row(GONE)] == 1
 
 
-def test_a_tombstone_for_an_unknown_video_makes_no_room() -> None:
+def test_a_tombstone_for_an_unknown_video_keeps_older_events_from_bringing_it_back() -> None:
     state = world(1)
-    state.put("nobody knows it", None)
+    state.put("unknown here", None)
     state.settle()
-    assert state.engine.replica.find("nobody knows it") is None
     assert state.totals()["unknown_tombstones"] == 1
+    # As when all topics are read anew: the catalogue first, then the events of a video that is long gone.
+    state.send(liked("u", "unknown here", 1), liked("u", "another", 2))
+    state.settle()
+    for _ in range(2):
+        assert state.engine.replica.ids_of(state.engine.replica.active_rows().tolist()) == ["another"]
+        assert state.totals()["learned"] + state.totals()["ignored"] == 2
+        state.restart()
 
 
 def test_bad_catalogue_records_are_dead_letters_and_the_next_one_is_taken() -> None:
