@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -102,13 +102,25 @@ class _Demo:
             self.say(f"Kafka is up on {kafka.bootstrap}; starting the worker")
             worker = stack.enter_context(own_worker(self.settings, folder, kafka, self.say))
             source, rows = open_source(self.settings.data, self.settings.seed, limit)
-            self.say(f"Worker ready on {worker.url}; replaying {source.about}")
-            produce_videos(kafka.bootstrap, source.videos)
+            self.say(f"Worker (process {worker.pid}) ready on {worker.url}; loading {len(source.videos):,} videos")
+            self._load_catalogue(kafka, worker, source)
+            self.say(f"Replaying {source.about}")
             return self._watch(kafka, worker, source, rows, speed, stack)
 
     def say(self, text: str) -> None:
         """One line of news."""
         self.console.print(text, markup=False, soft_wrap=True)
+
+    def _load_catalogue(self, kafka: EmbeddedKafka, worker: Worker, source: DemoSource) -> None:
+        """Load the videos and wait until they can be recommended: freshness is not to measure this queue."""
+        produce_videos(kafka.bootstrap, source.videos)
+        shown = sum(not video.hidden for _, video in source.videos)
+        client = WorkerClient(worker.url)
+        while client.gauge("headrace_videos") < shown:
+            worker.check()
+            kafka.check()
+            time.sleep(0.1)
+        client.close()
 
     def _watch(
         self,
@@ -182,10 +194,8 @@ class _Demo:
         return summary, wrong
 
     def _like(self, client: WorkerClient, status: Status, labels: Labels) -> None:
-        try:
+        with suppress(WorkerUnavailable):  # it is starting anew: later, then
             show_like(client, DEMO_USER, status, labels.of)
-        except WorkerUnavailable:
-            self.say("The worker does not answer: no like shown")
 
     def _tell(self, summary: dict[str, Any], status: Status, logged: int, wrong: str) -> None:
         outcomes = " + ".join(f"{summary[name]:,} {name}" for name in ("learned", "ignored", "duplicate", "dead"))

@@ -6,8 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from cli.demo_probes import read_totals
@@ -61,19 +60,41 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-@dataclass(frozen=True)
 class Worker:
-    """The worker as a child process."""
+    """The worker as a child process, which is started again when something kills it."""
 
-    url: str
-    log_file: Path
-    process: ChildProcess
+    def __init__(self, url: str, log_file: Path, lock: FileLock, environment: Mapping[str, str], say: Say) -> None:
+        self.url, self.log_file = url, log_file
+        self._lock, self._environment, self._say = lock, environment, say
+        self._child = self._start()
+
+    @property
+    def pid(self) -> int:
+        """Process id; it stays the same when the worker restarts by itself."""
+        return self._child.pid
 
     def check(self) -> None:
-        """Raise DemoError with the end of its log if it has ended."""
-        if self.process.exit_status is not None:
-            tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
-            raise DemoError(f"the worker ended with status {self.process.exit_status}; the end of its log:\n{tail}")
+        """Start a killed worker again; raise DemoError with the end of its log if it has given up."""
+        status = self._child.exit_status
+        if status is None:
+            return
+        if status < 0:
+            self._say(f"The worker was killed by signal {-status}; starting it again, from its last checkpoint")
+            self._child = self._start()
+            return
+        tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        raise DemoError(f"the worker ended with status {status}; the end of its log:\n{tail}")
+
+    def stop(self) -> None:
+        """End it cleanly, by force after a while."""
+        self._child.send(signal.SIGTERM)
+        if not self._child.wait(STOP_TIMEOUT_S):
+            self._child.send(signal.SIGKILL)
+            self._child.wait(STOP_TIMEOUT_S)
+
+    def _start(self) -> ChildProcess:
+        command = [sys.executable, "-m", "cli.main", "worker"]
+        return ChildProcess(command, self.log_file, self._lock, lambda _: None, self._environment)
 
 
 @contextlib.contextmanager
@@ -93,17 +114,12 @@ def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say)
     with FileLock(folder / "worker.lock") as lock:
         if not lock.acquire(ORPHAN_TIMEOUT_S):
             raise DemoError(f"process {lock.path.read_text()} of an earlier demo still runs in {folder}: end it")
-        command = [sys.executable, "-m", "cli.main", "worker"]
-        child = ChildProcess(command, log_file, lock, lambda _: None, environment)
-        worker = Worker(base_url(settings.web_host, port), log_file, child)
+        worker = Worker(base_url(settings.web_host, port), log_file, lock, environment, say)
         try:
             _await_ready(worker, kafka, say)
             yield worker
         finally:
-            child.send(signal.SIGTERM)
-            if not child.wait(STOP_TIMEOUT_S):
-                child.send(signal.SIGKILL)
-                child.wait(STOP_TIMEOUT_S)
+            worker.stop()
 
 
 def _await_ready(worker: Worker, kafka: EmbeddedKafka, say: Say) -> None:

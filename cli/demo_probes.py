@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from cli.demo_status import OUTCOMES, LikeShown, Status
 from cli.worker_client import WorkerClient, WorkerUnavailable
@@ -71,11 +71,14 @@ def read_totals(client: WorkerClient) -> dict[str, int]:
 def keep_probing(
     client: WorkerClient, bootstrap: str, videos: Sequence[str], status: Status, until: threading.Event
 ) -> None:
-    """Measure freshness again and again until `until` is set."""
+    """Measure freshness again and again until `until` is set.
+
+    The first event is no sample: it opens the producer's connections, which a service does once in its life.
+    """
     # A user's event travels alone, as an application would send it: it does not wait for company.
     producer = Producer(producer_config(bootstrap) | {"linger.ms": 0})
     count = 0
-    while not until.wait(PROBE_EVERY_S) and not status.stop.is_set():
+    while not (until.wait(PROBE_EVERY_S if count else 0) and status.freshness_ms) and not status.stop.is_set():
         user = f"probe-{count % PROBE_USERS}"
         video = videos[count * 7919 % len(videos)]
         event = Interaction(uuid.uuid4().hex, user, video, "impression", int(time.time() * 1000))
@@ -85,7 +88,8 @@ def keep_probing(
         status.probed += 1
         if not _await_offset(client, user, offset + 1, status.stop):
             return
-        status.freshness_ms.append((time.monotonic() - began) * 1000)
+        if count > 1:
+            status.freshness_ms.append((time.monotonic() - began) * 1000)
 
 
 def _send(producer: Producer, key: str, value: bytes) -> int:
@@ -101,7 +105,7 @@ def _send(producer: Producer, key: str, value: bytes) -> int:
             raise ProbeFailed(f"the broker has not acknowledged a record for {PROBE_TIMEOUT_S:.0f} s")
     error, record = answers[0]
     if error is not None:
-        raise KafkaException(error)
+        raise ProbeFailed(f"the broker refused a record: {error.str()}")
     return int(record.offset() or 0)
 
 

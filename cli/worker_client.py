@@ -64,6 +64,15 @@ class WorkerClient:
             raise WorkerRefused(f"{method} {path}: {answer.get('detail', answer)}")
         return answer
 
+    def gauge(self, name: str) -> float:
+        """One value of `/metrics`, by its name and labels as they are written there; WorkerUnavailable if it has none."""
+        _, data = self._exchange("GET", "/metrics", None)
+        for line in data.decode(errors="replace").splitlines():
+            found, _, value = line.rpartition(" ")
+            if found == name:
+                return float(value)
+        raise WorkerUnavailable(f"what answers at {self.url} exports no {name}")
+
     def close(self) -> None:
         """Close the connection; the next request opens it again."""
         self._connection.close()
