@@ -22,7 +22,7 @@ MAX_LAG = 500
 #: Pause while the worker is behind, in seconds: well below the time that it needs for `MAX_LAG` events.
 PAUSE_S = 0.002
 #: Lists asked for, in seconds between two samples: each costs the worker some milliseconds.
-SAMPLE_EVERY_S = 0.15
+SAMPLE_EVERY_S = 0.05
 TOP = 10
 #: Trending is asked for more, as what the user has seen is taken out of it.
 TRENDING_N = 60
@@ -53,6 +53,7 @@ class Replay:
                 return
             self._look_at(event)
             status.replayed += 1
+            status.at_ms = event.at_ms
             yield event
 
     def _look_at(self, event: Interaction) -> None:
