@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,21 @@ KEYS = (
 )
 
 
+DEMO = (sys.executable, "-m", "cli.main", "demo")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Ours, with a home of its own in `folder` and no data at hand."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "KAFKA_"))}
+    return kept | {"HEADRACE_DATA": str(folder), "HEADRACE_HOME": str(folder / "home")}
+
+
+def assert_no_child_runs(folder: Path) -> None:
+    for name in ("worker.lock", "kafka/broker.lock"):  # held for as long as the child lives
+        with FileLock(folder / "home" / "demo" / name) as lock:
+            assert lock.acquire(), f"{name}: still running"
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["headrace", "demo", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -26,12 +42,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 
 @pytest.mark.broker
 def test_once_ends_with_counts_that_add_up(tmp_path: Path) -> None:
-    nothing = tmp_path / "no-data"
-    nothing.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "KAFKA_"))}
-    environment |= {"HEADRACE_DATA": str(nothing), "HEADRACE_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "cli.main", "demo", "--once", "--limit", "2000"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        [*DEMO, "--once", "--limit", "2000"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert summary.keys() >= set(KEYS)
@@ -43,9 +61,29 @@ def test_once_ends_with_counts_that_add_up(tmp_path: Path) -> None:
     assert summary["learned"] > 0
     assert summary["events_per_s"] > 0
     assert 0 < summary["freshness_p50_ms"] <= summary["freshness_p99_ms"]
-    for child in ("worker.lock", "kafka/broker.lock"):  # held for as long as the child lives
-        with FileLock(tmp_path / "home" / "demo" / child) as lock:
-            assert lock.acquire(), f"{child}: still running"
+    assert_no_child_runs(tmp_path)
+
+
+@pytest.mark.broker
+def test_it_stays_up_until_ctrl_c(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "errors").open("w+") as errors,
+        subprocess.Popen(
+            [*DEMO, "--limit", "200"], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("Ctrl-C ends"):
+                break
+        assert "\n  curl " in said, said
+        process.send_signal(signal.SIGINT)
+        assert process.wait(40) == 0, said
+        errors.seek(0)
+        assert errors.read() == ""
+    assert_no_child_runs(tmp_path)
 
 
 def test_one_demo_at_a_time(
