@@ -54,7 +54,7 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     if positive.any():
         taught = at_ms[positive]
         engine.popularity.apply(items[positive], np.ones(len(taught)), engine.ticks(taught), taught)
-        replica.stream_ms = max(replica.stream_ms, int(taught.max()))
+        replica.advance(taught)
 
     for model, pairs in ((engine.covisitation, block.covisits), (engine.markov, block.markov)):
         taken = pairs[mine[pairs["source"]] & alive[pairs["target"]]]

@@ -20,6 +20,10 @@ from topics.partitions import partition_of, stable_hash
 
 S = TypeVar("S", bound=np.generic)
 
+#: How far one positive may move the clock by which decayed counts are read. A first event of today on top of a log of years ago
+#: would otherwise fade all that was learned to nothing at once; at this step, a hundred events bridge three months.
+CLOCK_STEP_MS = 86_400_000
+
 #: The columns of the factorization that travel as steps.
 FACTOR_COLUMNS = ("q", "b", "acc")
 
@@ -55,7 +59,7 @@ class Replica:
         self.videos: list[Video | None] = []
         self._free: list[int] = []
         self._quarantine: list[int] = []
-        #: Event time of the latest positive applied; decayed counts are read as of then (a replayed log lives in its own time).
+        #: About the event time of the latest positive applied (see `advance`): a replayed log is read in its own time.
         self.stream_ms = 0
         self._size = 0
         #: (size,) the video's hash; the shard that owns it, -1 while only its hash is known; accepted events by kind
@@ -200,6 +204,12 @@ class Replica:
         rows = self.rows_in(partition)
         for name, base in self.base.items():
             self.models["sequential_mf"].columns[name][rows] = base[rows]
+
+    def advance(self, at_ms: Int64Array) -> None:
+        """Let positives at these event times (int64 ms, shape (m,), in any order) move the clock."""
+        for time_ms in np.sort(at_ms).tolist():
+            reached = min(time_ms, self.stream_ms + CLOCK_STEP_MS) if self.stream_ms else time_ms
+            self.stream_ms = max(self.stream_ms, reached)
 
     def active_rows(self) -> Int32Array:
         """Rows that may be recommended; int32, ascending."""

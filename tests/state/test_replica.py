@@ -5,7 +5,7 @@ import pytest
 
 from state.engine import Engine, EngineOptions
 from state.errors import StateFull
-from state.replica import Replica, video_code
+from state.replica import CLOCK_STEP_MS, Replica, video_code
 from topics.catalog import Video
 
 
@@ -111,3 +111,15 @@ def test_a_dropped_row_is_used_again_only_after_recycling() -> None:
     assert replica.videos[rows[1]] is None
     assert replica.active[rows[1]]
     assert replica.ids_of([rows[1]]) == ["v3"]
+
+
+def test_one_event_of_today_does_not_fade_a_log_of_years_ago() -> None:
+    made = replica_of()
+    old = 1_600_000_000_000
+    made.advance(np.array([old], np.int64))
+    made.advance(np.array([old + 5 * 365 * CLOCK_STEP_MS], np.int64))
+    assert made.stream_ms == old + CLOCK_STEP_MS
+    made.advance(np.array([old, old - 1], np.int64))
+    assert made.stream_ms == old + CLOCK_STEP_MS
+    made.advance(np.full(30, old + 10 * CLOCK_STEP_MS, np.int64))
+    assert made.stream_ms == old + 10 * CLOCK_STEP_MS
