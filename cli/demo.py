@@ -7,7 +7,7 @@ log holds, and what the worker says has become of it.
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import FrameType
@@ -22,7 +22,7 @@ from rich.live import Live
 from cli.demo_machinery import DemoError, Worker, own_folder, own_worker
 from cli.demo_probes import keep_counting, keep_probing, read_totals, show_like, start
 from cli.demo_replay import MAX_LAG, Replay
-from cli.demo_source import DemoSource, Rows, open_source
+from cli.demo_source import DemoSource, open_source
 from cli.demo_status import Status
 from cli.demo_view import Labels, line, panel, say_commands, say_like
 from cli.worker_client import WorkerClient, WorkerUnavailable
@@ -30,6 +30,7 @@ from infra.embedded_kafka import EmbeddedKafka
 from infra.logs import configure_logs
 from infra.settings import Settings
 from ingestion.produce import produce_videos
+from topics.interactions import Interaction
 from topics.specs import INTERACTIONS, ensure_topics, specs
 
 LINE_EVERY_S = 5.0
@@ -65,9 +66,9 @@ def demo(
         if once:
             raise
         return
+    typer.echo(orjson.dumps(summary))
     if wrong:
         raise DemoError(wrong)
-    typer.echo(orjson.dumps(summary))
 
 
 def _interrupt_on_signals() -> None:
@@ -101,11 +102,11 @@ class _Demo:
             ensure_topics(kafka.bootstrap, specs(self.settings.app, self.settings.version, self.settings.partitions))
             self.say(f"Kafka is up on {kafka.bootstrap}; starting the worker")
             worker = stack.enter_context(own_worker(self.settings, folder, kafka, self.say))
-            source, rows = open_source(self.settings.data, self.settings.seed, limit)
+            source = open_source(self.settings.data, self.settings.seed, limit, int(time.time() * 1000))
             self.say(f"Worker (process {worker.pid}) ready on {worker.url}; loading {len(source.videos):,} videos")
             self._load_catalogue(kafka, worker, source)
-            self.say(f"Replaying {source.about}")
-            return self._watch(kafka, worker, source, rows, speed, stack)
+            self.say(f"Replaying {source.rows:,} rows of {source.about}; times are moved so that it ends now")
+            return self._watch(kafka, worker, source, speed, stack)
 
     def say(self, text: str) -> None:
         """One line of news."""
@@ -127,7 +128,6 @@ class _Demo:
         kafka: EmbeddedKafka,
         worker: Worker,
         source: DemoSource,
-        rows: Rows,
         speed: float | None,
         stack: ExitStack,
     ) -> tuple[dict[str, Any], str]:
@@ -143,7 +143,9 @@ class _Demo:
 
         def replay() -> None:
             try:
-                done = Replay(kafka.bootstrap, WorkerClient(worker.url), status, speed).run(_remember(rows, last))
+                done = Replay(kafka.bootstrap, WorkerClient(worker.url), status, speed).run(
+                    _remember(source.events, last)
+                )
                 if done.records != status.replayed and not status.stop.is_set():
                     raise DemoError(f"{done.records:,} of {status.replayed:,} events confirmed")
             finally:
@@ -182,11 +184,14 @@ class _Demo:
         logged = log_records(kafka.bootstrap, self.settings.partitions) - logged_before
         # Whoever tries the API meanwhile adds events: the log has them, and the worker counts them.
         _settle(status, logged, check)
-        summary = _summary(source.name, rows.count, logged, status)
+        summary = _summary(source, logged, status)
         wrong = _wrong(status, logged, drained)
         self._tell(summary, status, logged, wrong)
         if not self.once and not wrong:
-            say_commands(self.console, worker.url, last.get("user", DEMO_USER), last.get("video", ids[0]))
+            # A video that many like: one that nobody else has watched would change no list.
+            watched = client.ask("GET", "/v1/trending?n=1")["items"]
+            video = watched[0]["video_id"] if watched else ids[0]
+            say_commands(self.console, worker.url, last.get("user", DEMO_USER), video)
             self.say("Ctrl-C ends the demo.")
             while True:
                 check()
@@ -257,10 +262,10 @@ class _View:
             say_like(self._console, self._status.like)
 
 
-def _remember(rows: Rows, last: dict[str, str]) -> Any:
-    """Pass events on, keeping the ids of the last one as examples of known ones."""
-    for event in rows:
-        last["user"], last["video"] = event.user_id, event.video_id
+def _remember(events: Iterator[Interaction], last: dict[str, str]) -> Iterator[Interaction]:
+    """Pass events on, keeping the last one's user as an example of a known one."""
+    for event in events:
+        last["user"] = event.user_id
         yield event
 
 
@@ -285,12 +290,12 @@ def _settle(status: Status, logged: int, check: Callable[[], None]) -> None:
         time.sleep(0.01)
 
 
-def _summary(source: str, rows: int, logged: int, status: Status) -> dict[str, Any]:
+def _summary(source: DemoSource, logged: int, status: Status) -> dict[str, Any]:
     outcomes = status.outcomes()
     p50, p99 = status.freshness(0.5), status.freshness(0.99)
     return {
-        "source": source,
-        "rows": rows,
+        "source": source.name,
+        "rows": source.rows,
         "produced": logged,
         **outcomes,
         "events_per_s": round(status.replayed / max(status.ended - status.began, 1e-9), 1),

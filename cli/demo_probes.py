@@ -81,7 +81,7 @@ def keep_probing(
     while not (until.wait(PROBE_EVERY_S if count else 0) and status.freshness_ms) and not status.stop.is_set():
         user = f"probe-{count % PROBE_USERS}"
         video = videos[count * 7919 % len(videos)]
-        event = Interaction(uuid.uuid4().hex, user, video, "impression", int(time.time() * 1000))
+        event = Interaction(uuid.uuid4().hex, user, video, "impression", status.at_ms)
         count += 1
         began = time.monotonic()
         offset = _send(producer, user, encode(event))
@@ -131,7 +131,7 @@ def show_like(client: WorkerClient, user_id: str, status: Status, label: Callabl
     if not before["items"]:
         return
     liked = before["items"][0]
-    event = {"user_id": user_id, "video_id": liked["video_id"], "event": "like"}
+    event = {"user_id": user_id, "video_id": liked["video_id"], "event": "like", "at_ms": status.at_ms}
     began = time.monotonic()
     [offset] = client.ask("POST", "/v1/events", event)["offsets"].values()
     status.liked += 1

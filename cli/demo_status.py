@@ -30,6 +30,8 @@ class Status:
     stop: threading.Event = field(default_factory=threading.Event)
     failure: BaseException | None = None
     answering: bool = True
+    #: Event time up to which the log is replayed, in milliseconds.
+    at_ms: int = 0
     #: Events sent: of the replay, of the freshness probe, and likes.
     replayed: int = 0
     probed: int = 0
