@@ -27,6 +27,9 @@ DAY_MS = 86_400_000
 #: Videos that count as new to the catalogue at one time, and for how long (in the stream's own time).
 NEWEST = 200
 NEW_FOR_MS = 2 * DAY_MS
+#: How far one positive may move the clock by which decayed counts are read. A first event of today on top of a log of years ago
+#: would otherwise fade all that was learned to nothing at once. A positive is one tick in the mean, so ten catch up after a pause.
+CLOCK_STEP_TICKS = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class Engine:
         self.content = ContentModel(0)
         models = (self.popularity, self.covisitation, self.markov, self.mf, self.content)
         self.replica = Replica(
-            {model.name: model for model in models}, capacity=options.max_videos, partitions=options.partitions
+            {model.name: model for model in models},
+            capacity=options.max_videos,
+            partitions=options.partitions,
+            clock_step_ms=max(1, int(CLOCK_STEP_TICKS * DAY_MS / options.positives_per_day)),
         )
         self.users = Users(options.max_users, FACTORS, self._load_user)
         self.index = ItemIndex(FACTORS, options.max_videos)
@@ -90,7 +96,10 @@ class Engine:
     def add_shard(self, shard: Shard) -> None:
         """Start owning a shard: its videos join the replica; its users come when they are asked for."""
         self.shards[shard.partition] = shard
+        clock_ms = self.replica.stream_ms
         self._load_items(shard)
+        # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
+        self.replica.stream_ms = max(clock_ms, shard.clock_ms)
 
     def remove_shard(self, partition: int) -> None:
         """Stop owning a shard. Its users leave memory; its videos stay readable as they were."""

@@ -20,10 +20,6 @@ from topics.partitions import partition_of, stable_hash
 
 S = TypeVar("S", bound=np.generic)
 
-#: How far one positive may move the clock by which decayed counts are read. A first event of today on top of a log of years ago
-#: would otherwise fade all that was learned to nothing at once; at this step, a hundred events bridge three months.
-CLOCK_STEP_MS = 86_400_000
-
 #: The columns of the factorization that travel as steps.
 FACTOR_COLUMNS = ("q", "b", "acc")
 
@@ -47,12 +43,14 @@ class Replica:
     models : by name; the replica resizes them together and gives a new row its prior
     capacity : the largest number of videos
     partitions : how many shards there are
+    clock_step_ms : how far one positive may move the clock by which decayed counts are read
     """
 
-    def __init__(self, models: Mapping[str, ItemModel], *, capacity: int, partitions: int) -> None:
+    def __init__(self, models: Mapping[str, ItemModel], *, capacity: int, partitions: int, clock_step_ms: int) -> None:
         self.models = dict(models)
         self.capacity = capacity
         self.partitions = partitions
+        self._clock_step_ms = clock_step_ms
         self._row_of: dict[str, int] = {}
         self._row_of_hash: dict[int, int] = {}
         self.ids: list[str | None] = []
@@ -208,7 +206,7 @@ class Replica:
     def advance(self, at_ms: Int64Array) -> None:
         """Let positives at these event times (int64 ms, shape (m,), in any order) move the clock."""
         for time_ms in np.sort(at_ms).tolist():
-            reached = min(time_ms, self.stream_ms + CLOCK_STEP_MS) if self.stream_ms else time_ms
+            reached = min(time_ms, self.stream_ms + self._clock_step_ms) if self.stream_ms else time_ms
             self.stream_ms = max(self.stream_ms, reached)
 
     def active_rows(self) -> Int32Array:

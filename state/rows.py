@@ -61,10 +61,11 @@ _ENTRY = np.dtype([("item", "<u8"), ("weight", "<f4")])
 
 
 class Cut(msgspec.Struct):
-    """Where a shard stands: the next offset of each input, and the running totals that are exact with it."""
+    """Where a shard stands: the next offset of each input, the totals that are exact with it, and the clock it was read by."""
 
     next: dict[str, int]
     totals: dict[str, int] = {}
+    clock_ms: int = 0
     version: int = VERSION
 
 
@@ -169,9 +170,7 @@ def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Arr
     for name in FACTOR_COLUMNS:
         replica.base[name][rows] = packed[name]
         served[name][rows] = packed[name]
-    played = np.sort(packed["last_ms"][packed["last_ms"] > 0])
-    # From the middle on: where few videos share a long log, each of the earlier ones would hold the clock back.
-    replica.advance(played[len(played) // 2 :])
+    replica.advance(packed["last_ms"][packed["last_ms"] > 0])
     return rows
 
 

@@ -149,6 +149,8 @@ class Shard:
         #: Next offset by input topic: records below it are already in the state.
         self.next = dict(cut.next)
         self.totals: Counter[str] = Counter(cut.totals)
+        #: Where the clock stood at the last checkpoint, 0 for a fresh shard.
+        self.clock_ms = cut.clock_ms
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
         self._fresh()
@@ -194,7 +196,7 @@ class Shard:
         lists = _sorted(
             row for row in self.dirty_neighbours if replica.ids[row] is not None and not replica.deleted[row]
         )
-        cut = Cut(dict(self.next), dict(self.totals))
+        cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms)
         taken = Checkpoint(
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
             # The last row of a key counts: a video that was deleted and published again has both, in this order.

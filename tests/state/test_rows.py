@@ -84,7 +84,7 @@ def test_items(one: Process, other: Process) -> None:
     for name in ("plays", "decayed_at"):
         popularity[name][numbers] = [1.5, 2.5]
     popularity["decayed"][numbers] = [[1, 2, 3], [4, 5, 6]]
-    popularity["first_ms"][numbers], popularity["last_ms"][numbers] = [1, 2], [10**12, 10**13]
+    popularity["first_ms"][numbers], popularity["last_ms"][numbers] = [1, 2], [10**12, 10**12 + 1000]
     replica.counts[numbers] = np.arange(24).reshape(2, 12)
     for name, base in replica.base.items():
         base[numbers] += np.arange(2).reshape(2, *[1] * (base.ndim - 1)) + 1
@@ -100,7 +100,7 @@ def test_items(one: Process, other: Process) -> None:
     for name, base in replica.base.items():
         np.testing.assert_array_equal(other.engine.replica.base[name][there], base[numbers])
         np.testing.assert_array_equal(other.engine.mf.columns[name][there], base[numbers])
-    assert other.engine.replica.stream_ms == 10**13
+    assert other.engine.replica.stream_ms == 10**12 + 1000
     assert len(rows.decode_items([], other.engine.replica)) == 0
 
 
