@@ -131,7 +131,7 @@ class _Demo:
         speed: float | None,
         stack: ExitStack,
     ) -> tuple[dict[str, Any], str]:
-        status = Status()
+        status = Status(at_ms=int(time.time() * 1000))
         client = WorkerClient(worker.url)
         status.baseline = status.totals = read_totals(client)
         logged_before = log_records(kafka.bootstrap, self.settings.partitions)
