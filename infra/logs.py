@@ -10,7 +10,7 @@ from typing import Literal
 
 import structlog
 
-# Their INFO lines tell of every partition and rebalance step: hundreds a start.
+# Their INFO lines tell of every partition and rebalance step: hundreds a start. Shown at debug only.
 CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access")
 # What every start on a fresh broker says while its group coordinator comes up, at ERROR.
 HARMLESS = ("GroupCoordinatorNotAvailableError", "CoordinatorLoadInProgressError")
@@ -84,4 +84,4 @@ def configure_logs(log_format: Literal["console", "json"] = "console", level: st
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in CHATTY_LOGGERS:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, root.level))

@@ -56,3 +56,11 @@ def test_an_exception_is_one_json_line(capsys: pytest.CaptureFixture[str]) -> No
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert "ValueError: broken" in json.loads(lines[0])["exception"]
+
+
+@pytest.mark.parametrize(("level", "heard"), [("info", False), ("debug", True)])
+def test_chatty_libraries_are_heard_at_debug_only(capsys: pytest.CaptureFixture[str], level: str, heard: bool) -> None:
+    configure_logs("json", level)
+    logging.getLogger("aiokafka").info("metadata refreshed")
+    assert ("metadata refreshed" in capsys.readouterr().err) == heard
+    configure_logs("json", "info")  # library loggers keep their level beyond this test
