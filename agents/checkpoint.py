@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation
 from aiokafka.structs import TopicPartition
 
 from infra import metrics
@@ -113,6 +114,17 @@ class ShardWriter:
     async def _send(self, taken: Checkpoint) -> dict[str, int]:
         """Returns the offset behind the last row sent, by changelog."""
         futures: list[asyncio.Future[Any]] = []
+        try:
+            return await self._send_all(taken, futures)
+        except IllegalOperation:
+            # A failed batch closes the transaction: the next send hears only of that. The cause is the batch's own error.
+            errors = [future.exception() for future in futures if future.done()]
+            cause = next((error for error in errors if error is not None), None)
+            if cause is None:
+                raise
+            raise cause from None
+
+    async def _send_all(self, taken: Checkpoint, futures: list[asyncio.Future[Any]]) -> dict[str, int]:
         ends: dict[str, asyncio.Future[Any]] = {}
         counts: dict[str, int] = {}
         for topic, rows in (
