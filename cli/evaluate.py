@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cli.prequential import ARMS, Evaluator, Result
 from ingestion.event_table import DEFAULT_RULE
 from ingestion.source import Format, read_event_table, read_videos
+
+if TYPE_CHECKING:
+    from cli.prequential import Result
 
 
 def evaluate(
@@ -34,6 +36,9 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """Rank the unseen catalogue for each positive event, then learn it, by the code that serves."""
+    # Loads the models' compiled loops, for which other commands need not wait.
+    from cli.prequential import Evaluator
+
     table = read_event_table(events, format)
     catalogue = [] if videos is None else list(read_videos(videos, format))
     evaluator = Evaluator(
@@ -54,13 +59,13 @@ def evaluate(
     )
 
 
-def _table(result: Result) -> Table:
+def _table(result: "Result") -> Table:
     names = list(result.arms["served"].metrics(result.k))
     table = Table(title="prequential, whole unseen catalogue")
     table.add_column("arm")
     for name in (*names, "recall, cold", "recall, warm"):
         table.add_column(name, justify="right")
-    for arm in ARMS:
+    for arm in result.arms:
         means = result.arms[arm].metrics(result.k)
         split = [group[arm].metrics(result.k)[f"recall@{result.k}"] for group in (result.cold, result.warm)]
         table.add_row(arm, *(f"{means[name]:.4f}" for name in names), *(f"{value:.4f}" for value in split))

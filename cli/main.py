@@ -16,14 +16,13 @@ from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
-from cli.prequential import NothingPositive
 from cli.recommend import recommend
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
 from infra.embedded_kafka import BrokerError
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
-from ingestion.event_table import UnknownRule
+from ingestion.event_table import NothingPositive, UnknownRule
 from ingestion.produce import DeliveryFailed
 from state.errors import StateError
 from topics.rejected import Rejected

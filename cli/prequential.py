@@ -14,7 +14,7 @@ import numpy as np
 
 from agents import items, users
 from api.recommend import rank
-from ingestion.event_table import EventTable
+from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
 from state.engine import DAY_MS, Engine, EngineOptions
 from state.rows import Cut
@@ -34,10 +34,6 @@ COLD_BELOW = 3
 BATCH = 500
 #: A clock that runs slower than this would make every half-life longer than any log.
 LEAST_POSITIVES_PER_DAY = 1e-3
-
-
-class NothingPositive(ValueError):
-    """A log without positives cannot be evaluated."""
 
 
 @dataclass

@@ -28,6 +28,10 @@ class UnknownRule(ValueError):
     """The rule for what is positive is none that the file supports; the message lists them."""
 
 
+class NothingPositive(ValueError):
+    """A log without positives cannot be evaluated."""
+
+
 @dataclass(frozen=True)
 class EventTable:
     """Events of one file, ordered by `at_ms`, ties in the file's order.

@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.prequential import ARMS, Evaluator, NothingPositive, Result
-from ingestion.event_table import EventTable
+from cli.prequential import ARMS, Evaluator, Result
+from ingestion.event_table import EventTable, NothingPositive
 from ingestion.simulate import Audience
 from ingestion.source import read_event_table
 from topics.catalog import Video
