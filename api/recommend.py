@@ -4,7 +4,6 @@ Flows in: an engine and a user or a video. Flows out: rows with scores and reaso
 is hidden or deleted, is in no list of theirs; nothing here creates an entry for anybody.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +23,10 @@ EXPLORE_FROM_N = 5
 REASON_LAGS = 10
 #: Cosine from which content is named as a reason.
 ALIKE = 0.3
+
+
+#: Row, score, and whether the place explores.
+Place = tuple[int, float, bool]
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,13 @@ class Served:
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
     slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
-    if slot is None:
-        return _for_stranger(engine, n, None), "trending"
-    context = engine.context(slot)
-    seen = engine.replica.find_codes(engine.users.seen(slot))
-    if not len(context.history):
-        return _for_stranger(engine, n, seen), "trending"
+    context = engine.stranger() if slot is None else engine.context(slot)
     allowed = engine.replica.active[: len(engine.replica)].copy()
-    allowed[seen] = False
-    scored = score_rows(engine, context, allowed, n)
-    places = _with_new(engine, context, allowed, scored, n)
-    return [Served(row, score, _reasons(engine, context, row, fresh)) for row, score, fresh in places], "owner"
+    if slot is not None:
+        allowed[engine.replica.find_codes(engine.users.seen(slot))] = False
+    places = _places(engine, context, allowed, n)
+    served = [Served(row, score, _reasons(engine, context, row, explores)) for row, score, explores in places]
+    return served, "owner" if len(context.history) else "trending"
 
 
 def rank(engine: Engine, context: Context, allowed: BoolArray, n: int) -> Int32Array:
@@ -67,20 +66,20 @@ def rank(engine: Engine, context: Context, allowed: BoolArray, n: int) -> Int32A
     ----------
     allowed : bool, shape (rows,); what may be recommended to this user
     """
+    return np.array([row for row, _, _ in _places(engine, context, allowed, n)], np.int32)
+
+
+def _places(engine: Engine, context: Context, allowed: BoolArray, n: int) -> list[Place]:
     scored = score_rows(engine, context, allowed, n)
-    if not len(context.history):
-        return scored.rows
-    return np.array([row for row, _, _ in _with_new(engine, context, allowed, scored, n)], np.int32)
+    if len(context.history):
+        return _with_new(engine, context, allowed, scored, n)
+    return _with_newest(engine, allowed, scored, n)
 
 
-def _with_new(
-    engine: Engine, context: Context, allowed: BoolArray, scored: Scored, n: int
-) -> list[tuple[int, float, bool]]:
-    """The ranked rows, the last place given to a new video of the user's taste if there is one: (row, score, explores)."""
-    places = [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
-    new = engine.new_rows() if n >= EXPLORE_FROM_N else np.empty(0, np.int32)
-    new = new[allowed[new] & (engine.popularity.columns["plays"][new] < UNPROVEN_PLAYS)]
-    new = np.setdiff1d(new, scored.rows)
+def _with_new(engine: Engine, context: Context, allowed: BoolArray, scored: Scored, n: int) -> list[Place]:
+    """The ranked rows, the last place given to a new video of the user's taste if there is one."""
+    places = _ranked(scored)
+    new = np.sort(_unproven(engine, allowed, scored, n))
     if not len(new):
         return places
     taste = engine.content.score_many(context, new)
@@ -91,22 +90,21 @@ def _with_new(
     return places
 
 
-def _for_stranger(engine: Engine, n: int, seen: Sequence[int] | None) -> list[Served]:
-    allowed = engine.replica.active[: len(engine.replica)].copy()
-    if seen:
-        allowed[list(seen)] = False
-    new = [
-        row
-        for row in engine.new_rows()[::-1].tolist()
-        if allowed[row] and engine.popularity.columns["plays"][row] < UNPROVEN_PLAYS
-    ]
-    room = n // 5 if n >= EXPLORE_FROM_N else 0
-    scored = score_rows(engine, engine.stranger(), allowed, n)
-    why = [Why("trending", "watched by many now")]
-    listed = [Served(row, score, why) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
-    taken = {place.row for place in listed}
-    fresh = [Served(row, 0.0, [Why("new", "new in the catalogue")]) for row in new if row not in taken][:room]
-    return [*listed[: n - len(fresh)], *fresh]
+def _with_newest(engine: Engine, allowed: BoolArray, scored: Scored, n: int) -> list[Place]:
+    """The ranked rows for somebody whose taste is unknown, up to a fifth of the places given to what is newest."""
+    new = _unproven(engine, allowed, scored, n)[::-1][: n // 5].tolist()
+    return [*_ranked(scored)[: n - len(new)], *((row, 0.0, True) for row in new)]
+
+
+def _ranked(scored: Scored) -> list[Place]:
+    return [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
+
+
+def _unproven(engine: Engine, allowed: BoolArray, scored: Scored, n: int) -> Int32Array:
+    """New videos that hardly anybody has played and that are not ranked anyway, oldest first; none for a short list."""
+    new = engine.new_rows() if n >= EXPLORE_FROM_N else np.empty(0, np.int32)
+    new = new[allowed[new] & (engine.popularity.columns["plays"][new] < UNPROVEN_PLAYS)]
+    return new[~np.isin(new, scored.rows)]
 
 
 def trending(engine: Engine, n: int, allowed: BoolArray | None = None) -> list[Served]:
@@ -144,6 +142,8 @@ def similar(engine: Engine, row: int, n: int) -> list[Served]:
 
 
 def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list[Why]:
+    if not len(context.history):
+        return [Why("new", "new in the catalogue") if explores else Why("trending", "watched by many now")]
     if explores:
         return [Why("new", "new, and like what you watch")]
     reasons = []
