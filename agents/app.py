@@ -19,8 +19,8 @@ from faust.types import TP
 from agents import catalog, items, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
+from agents.inbox import Record
 from agents.takeover import changelog_consumer, take_over
-from agents.users import Record
 from infra import metrics
 from state.engine import Engine
 from state.shard import Shard

@@ -6,13 +6,12 @@ attributes. Always holds: a deleted video is in no list, index or history of thi
 
 from collections.abc import Sequence
 
-from agents.users import Record
+from agents.inbox import Record, bury, due, took
 from state import rows
 from state.engine import Engine
 from state.errors import StateFull
 from state.shard import Shard
 from topics.catalog import Video, decode_user, decode_video, encode
-from topics.dead_letter import dead_letter
 from topics.rejected import Reason, Rejected
 from topics.specs import USERS, VIDEOS
 
@@ -20,20 +19,14 @@ from topics.specs import USERS, VIDEOS
 def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
     """Apply the records of `videos` or `users` that the state does not hold yet."""
     apply = {VIDEOS: _apply_video, USERS: _apply_user}[topic]
-    due = shard.next.get(topic, 0)
-    for record in records:
-        if record.offset < due:
-            continue
+    for record in due(shard, topic, records):
         try:
             apply(engine, shard, record)
         except (Rejected, StateFull) as error:
             why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
             shard.totals[f"dead_{topic}"] += 1
-            shard.dead.append(
-                dead_letter(record.key, record.value, why, topic=topic, partition=shard.partition, offset=record.offset)
-            )
-    if records:
-        shard.advance(topic, max(due - 1, records[-1].offset))
+            bury(shard, topic, record, why)
+    took(shard, topic, records)
 
 
 def _apply_video(engine: Engine, shard: Shard, record: Record) -> None:

@@ -8,33 +8,25 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.users import Record
+from agents.inbox import Record, bury, due, took
 from online_models.neighbours import Additions
 from state.engine import Engine
 from state.errors import StateFull
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
-from topics.dead_letter import dead_letter
 from topics.evidence import BadBlock, EvidenceBlock, unpack
 from topics.rejected import Reason, Rejected
 
 
 def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
     """Apply the blocks that the state does not hold yet."""
-    due = shard.next.get(topic, 0)
-    for record in records:
-        if record.offset < due:
-            continue
+    for record in due(shard, topic, records):
         try:
             apply(engine, shard, unpack(record.value or b""))
         except (BadBlock, StateFull) as error:
-            why = Rejected(Reason.MALFORMED_BLOCK, str(error))
             shard.totals["dead_blocks"] += 1
-            shard.dead.append(
-                dead_letter(record.key, record.value, why, topic=topic, partition=shard.partition, offset=record.offset)
-            )
-    if records:
-        shard.advance(topic, max(due - 1, records[-1].offset))
+            bury(shard, topic, record, Rejected(Reason.MALFORMED_BLOCK, str(error)))
+    took(shard, topic, records)
 
 
 def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:

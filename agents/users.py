@@ -6,17 +6,16 @@ and `dead`, whatever it holds.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
+from agents.inbox import Record, bury, due, took
 from online_models.sequential_mf import LAGS, NEGATIVES
 from state.engine import Engine
 from state.errors import StateFull
 from state.shard import Shard
-from state.types import Float64Array, Int32Array
+from state.types import Int32Array, Int64Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, IGNORED, POSITIVE, SIGNAL
-from topics.dead_letter import dead_letter
 from topics.interactions import EVENTS, Interaction, decode, event_code
 from topics.partitions import stable_hash
 from topics.rejected import Reason, Rejected
@@ -34,23 +33,11 @@ _ACTS[event_code("unlike")] = ACT_UNDO
 _OUTCOMES = {POSITIVE: "learned", SIGNAL: "learned", IGNORED: "ignored", DUPLICATE: "duplicate"}
 
 
-class Record(Protocol):
-    """What the step reads of a Kafka record."""
-
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
-
-
 def step(engine: Engine, shard: Shard, records: Sequence[Record], future_tolerance_ms: int) -> None:
     """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol)."""
-    due = shard.next.get(INTERACTIONS, 0)
     events: list[Interaction] = []
     offsets: list[int] = []
-    for record in records:
-        if record.offset < due:
-            continue
+    for record in due(shard, INTERACTIONS, records):
         try:
             event = decode(
                 record.key,
@@ -63,25 +50,17 @@ def step(engine: Engine, shard: Shard, records: Sequence[Record], future_toleran
             # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
             engine.replica.row_of(event.video_id)
             shard.hold_user(engine.users, event.user_id)
-        except Rejected as why:
-            _bury(shard, record, why)
-        except StateFull as why:
-            _bury(shard, record, Rejected(Reason.STATE_FULL, str(why)))
+        except (Rejected, StateFull) as error:
+            why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
+            shard.totals["dead"] += 1
+            shard.totals[f"dead.{why.reason}"] += 1
+            bury(shard, INTERACTIONS, record, why)
         else:
             events.append(event)
             offsets.append(record.offset)
     if events:
         learn(engine, shard, events, offsets)
-    if records:
-        shard.advance(INTERACTIONS, max(due - 1, records[-1].offset))
-
-
-def _bury(shard: Shard, record: Record, why: Rejected) -> None:
-    shard.totals["dead"] += 1
-    shard.totals[f"dead.{why.reason}"] += 1
-    shard.dead.append(
-        dead_letter(record.key, record.value, why, topic=INTERACTIONS, partition=shard.partition, offset=record.offset)
-    )
+    took(shard, INTERACTIONS, records)
 
 
 def learn(
@@ -135,7 +114,7 @@ def _teach(
     slots: Int32Array,
     rows: Int32Array,
     histories: Int32Array,
-    at_ms: Float64Array,
+    at_ms: Int64Array,
     seed_offset: int,
 ) -> None:
     """Learn the batch's first positives: links for the neighbour tables, factor steps, the users' own vectors."""

@@ -1,0 +1,39 @@
+"""What every agent does with the records of a shard's input, whatever they hold.
+
+Always holds: a record that the state holds already is passed over, and one that cannot be used becomes a dead letter.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from state.shard import Shard
+from topics.dead_letter import dead_letter
+from topics.rejected import Rejected
+
+
+class Record(Protocol):
+    """What a step reads of a Kafka record."""
+
+    key: bytes | None
+    value: bytes | None
+    offset: int
+    timestamp: int
+
+
+def due(shard: Shard, topic: str, records: Sequence[Record]) -> Iterator[Record]:
+    """Records that the state does not hold yet (step 4 of the protocol)."""
+    first = shard.next.get(topic, 0)
+    return (record for record in records if record.offset >= first)
+
+
+def took(shard: Shard, topic: str, records: Sequence[Record]) -> None:
+    """Say that the records are in the state: called last, when all that they change is changed."""
+    if records:
+        shard.advance(topic, max(shard.next.get(topic, 0) - 1, records[-1].offset))
+
+
+def bury(shard: Shard, topic: str, record: Record, why: Rejected) -> None:
+    """Send the record to the dead letters with the next checkpoint."""
+    shard.dead.append(
+        dead_letter(record.key, record.value, why, topic=topic, partition=shard.partition, offset=record.offset)
+    )
