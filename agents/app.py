@@ -7,7 +7,7 @@ Always holds: a shard is in `engine.shards` only while its producer is the one t
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class HeadraceApp(faust.App):
         self.started_once = False
         self._arrived_ms: dict[int, int] = {}
         self.failure: BaseException | None = None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
         self._next_checkpoint: dict[int, float] = {}
         self.on_partitions_revoked.connect(self._revoke)  # type: ignore[arg-type] # called as (app, revoked)
 
@@ -150,6 +151,12 @@ class HeadraceApp(faust.App):
         await asyncio.gather(*(self._release(partition) for partition in list(self.engine.shards)))
         await self.followers.stop()
         await super().on_stop()
+        for close in self._closers:
+            await close()
+
+    def add_closer(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have `close` called when the worker stops; for what is mounted on it."""
+        self._closers.append(close)
 
     async def apply(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""

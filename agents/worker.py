@@ -79,7 +79,9 @@ def create_app(settings: Settings, bootstrap: str) -> HeadraceApp:
         _mount_agent(app, topic)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
-    mount(app, LogWriter(bootstrap, settings.partitions))
+    writer = LogWriter(bootstrap, settings.partitions)
+    mount(app, writer)
+    app.add_closer(writer.stop)
     return app
 
 
