@@ -1,11 +1,10 @@
 """Faust's tables and their recovery, in Headrace's way: Faust knows the tables, the checkpoint alone writes them.
 
 Faust creates their changelogs, assigns them together with their source topics, and shows them in its tools. State is written
-by `agents.checkpoint` and read back by `agents.recovery`, in place of Faust's own recovery, which never ends on a changelog
+by `agents.checkpoint` and read back by `agents.takeover`, in place of Faust's own recovery, which never ends on a changelog
 whose last record is a transaction marker, and knows nothing of cuts.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import faust
@@ -15,8 +14,6 @@ from faust.types import TP
 from mode import Service
 
 from agents.table_store import ReadOnlyTable, ShardRows, Stores
-
-TakeOver = Callable[[set[int]], Awaitable[None]]
 
 
 class ShardTable(faust.Table[bytes, bytes]):

@@ -6,7 +6,7 @@ before the old owner can no longer write to it.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -89,9 +89,7 @@ def changelog_consumer(bootstrap: str) -> Consumer:
     )
 
 
-def tail(
-    bootstrap: str, topic: str, partition: int, store: Store, progress: Callable[[int], None] | None = None
-) -> int:
+def tail(bootstrap: str, topic: str, partition: int, store: Store) -> int:
     """Bring `store` up to the end of its changelog; returns how many records it took.
 
     Raises
@@ -117,12 +115,12 @@ def tail(
         if start == high:
             return 0
         consumer.assign([TopicPartition(topic, partition, start if start >= low else OFFSET_BEGINNING)])
-        return _drain(consumer, store, f"{topic}[{partition}]", progress)
+        return _drain(consumer, store, f"{topic}[{partition}]")
     finally:
         consumer.close()
 
 
-def _drain(consumer: Consumer, store: Store, name: str, progress: Callable[[int], None] | None) -> int:
+def _drain(consumer: Consumer, store: Store, name: str) -> int:
     taken = 0
     heard = time.monotonic()
     while True:
@@ -143,8 +141,6 @@ def _drain(consumer: Consumer, store: Store, name: str, progress: Callable[[int]
         if batch:
             store.write(batch, offset + 1)
             taken += len(batch)
-            if progress is not None:
-                progress(taken)
         if ended:
             return taken
         if messages:

@@ -126,11 +126,12 @@ class Engine:
         """
         latest = dict(changed)
 
-        def named(prefix: bytes) -> list[tuple[str, bytes | None]]:
-            return [(key[len(prefix) :].decode(), value) for key, value in latest.items() if key.startswith(prefix)]
-
         def present(prefix: bytes) -> list[tuple[str, bytes]]:
-            return [(video_id, value) for video_id, value in named(prefix) if value is not None]
+            return [
+                (key[len(prefix) :].decode(), value)
+                for key, value in latest.items()
+                if key.startswith(prefix) and value is not None
+            ]
 
         for video_id, _ in present(rows.DELETED):
             self.unpublish(video_id)

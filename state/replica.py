@@ -1,7 +1,7 @@
 """All videos that this worker knows, as dense arrays by row: the models' columns, the catalogue, counters and flags.
 
 Flows in: rows read from a store or a changelog, evidence, catalogue records. Flows out: what the models score and what a
-checkpoint writes. Always holds: a row number belongs to one video until `forget`, and a forgotten row is free again only after
+checkpoint writes. Always holds: a row number belongs to one video until `drop`, and a dropped row is free again only after
 `recycle`, when no buffer can still name it. Bound: `capacity` rows; a video beyond it is refused with StateFull.
 """
 

@@ -1,7 +1,7 @@
 """One shard: what its part of the state has changed since the last checkpoint, and where its inputs stand.
 
 Flows in: evidence and rows touched by the agents. Flows out: `Checkpoint`, everything of the shard that must become visible
-together. Always holds: `swap` takes all or nothing, at a batch boundary; what it took stays pinned until `done`.
+together. Always holds: `swap` takes all or nothing, at a batch boundary; what it took stays pinned until it is stored.
 """
 
 from collections import Counter
