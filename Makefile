@@ -5,7 +5,7 @@ CXX ?= c++
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.headrace-installed
-BENCHMARKS := $(wildcard bench/bench_*.py)
+BENCHMARKS := ingest restore freshness memory recall
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
@@ -27,9 +27,8 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## run the benchmarks
-	@if [ -z "$(BENCHMARKS)" ]; then echo "bench/ holds no bench_*.py yet"; fi
-	@for file in $(BENCHMARKS); do echo "$$file" && $(BIN)/python "$$file" $(ARGS) || exit 1; done
+bench: $(STAMP) ## run the benchmarks, about half an hour; ARGS=--json prints one object each
+	@for name in $(BENCHMARKS); do echo "bench/$$name.py" >&2 && $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove .venv and what tools cached; .headrace (your state and Kafka's log) stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

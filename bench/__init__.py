@@ -1,0 +1,1 @@
+"""Programs that measure Headrace; each prints one JSON object with `--json`."""
