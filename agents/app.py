@@ -7,8 +7,8 @@ Always holds: a shard is in `engine.shards` only while its producer is the one t
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,20 @@ INDEX_PAUSE_S = 0.05
 _NAMED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 
 
+#: Next offset by partition of each input that all versions share.
+Places = Mapping[str, Mapping[int, int]]
+
+
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker is told; `folder` holds its stores."""
+    """What a worker is told.
+
+    Attributes
+    ----------
+    folder : holds its stores
+    judged : places up to which another version has read: dead letters of records below them are written already
+    until : places at which it stops reading, for a version that is built; one that is missing is 0. None reads on
+    """
 
     bootstrap: str
     app: str
@@ -54,6 +65,8 @@ class WorkerOptions:
     folder: Path
     checkpoint_interval_ms: int
     future_tolerance_ms: int
+    judged: Places = field(default_factory=dict)
+    until: Places | None = None
 
 
 class HeadraceApp(faust.App):
@@ -113,6 +126,7 @@ class HeadraceApp(faust.App):
             self.engine.origin = secrets.token_bytes(8)
         for partition, (writer, shard) in zip(fresh, owned, strict=True):
             self.writers[partition] = writer
+            shard.judged = {topic: places.get(partition, 0) for topic, places in self.options.judged.items()}
             self.engine.add_shard(shard)
             self.engine.replica.serve_base(partition)
         self.followers.follow(set(range(self.options.partitions)) - partitions)
@@ -162,6 +176,10 @@ class HeadraceApp(faust.App):
         """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""
         step = self._step(topic)
         shard = self.engine.shards.get(partition)
+        until = self.until(topic, partition)
+        ended = until is not None and records[-1].offset >= until
+        if until is not None and ended:
+            records = [record for record in records if record.offset < until]
         users_held = self.engine.users
         chunk = min(CHUNK, users_held.capacity)
         for first in range(0, len(records), chunk):
@@ -177,6 +195,14 @@ class HeadraceApp(faust.App):
             if topic == specs.INTERACTIONS:
                 self._arrived_ms[partition] = records[min(first + chunk, len(records)) - 1].timestamp
             await asyncio.sleep(0)
+        if until is not None and ended and shard is not None and self._owns(shard) and shard.next.get(topic, 0) < until:
+            shard.advance(topic, until - 1)  # what is missing below is compacted away
+
+    def until(self, topic: str, partition: int) -> int | None:
+        """Where a version that is built stops reading an input; None: it reads on."""
+        if self.options.until is None or topic not in _NAMED:
+            return None
+        return self.options.until.get(topic, {}).get(partition, 0)
 
     def _owns(self, shard: Shard | None) -> bool:
         return shard is not None and not shard.leaving and self.engine.shards.get(shard.partition) is shard

@@ -33,7 +33,9 @@ def took(shard: Shard, topic: str, records: Sequence[Record]) -> None:
 
 
 def bury(shard: Shard, topic: str, record: Record, why: Rejected) -> None:
-    """Send the record to the dead letters with the next checkpoint."""
+    """Send the record to the dead letters with the next checkpoint, unless another version of the state has done so."""
+    if record.offset < shard.judged.get(topic, 0):
+        return
     shard.dead.append(
         dead_letter(record.key, record.value, why, topic=topic, partition=shard.partition, offset=record.offset)
     )

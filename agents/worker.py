@@ -5,7 +5,7 @@ from typing import Any
 
 import faust
 
-from agents.app import HeadraceApp, WorkerOptions
+from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api.middleware import MAX_BODY_BYTES, problems
@@ -18,8 +18,10 @@ from state.engine import Engine, EngineOptions
 SESSION_TIMEOUT_S = 10.0
 
 
-def create_app(settings: Settings, bootstrap: str) -> HeadraceApp:
-    """Build a worker's app for a broker at `bootstrap`; it starts nothing yet."""
+def create_app(
+    settings: Settings, bootstrap: str, judged: Places | None = None, until: Places | None = None
+) -> HeadraceApp:
+    """Build a worker's app for a broker at `bootstrap`; it starts nothing yet. `judged` and `until`: see `WorkerOptions`."""
     engine = Engine(
         EngineOptions(
             partitions=settings.partitions,
@@ -71,6 +73,8 @@ def create_app(settings: Settings, bootstrap: str) -> HeadraceApp:
             folder=settings.state_dir,
             checkpoint_interval_ms=settings.checkpoint_interval_ms,
             future_tolerance_ms=int(settings.future_tolerance_s * 1000),
+            judged=judged or {},
+            until=until,
         ),
         engine,
     )

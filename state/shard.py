@@ -5,7 +5,7 @@ together. Always holds: `swap` takes all or nothing, at a batch boundary; what i
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -151,6 +151,8 @@ class Shard:
         self.totals: Counter[str] = Counter(cut.totals)
         #: Where the clock stood at the last checkpoint, 0 for a fresh shard.
         self.clock_ms = cut.clock_ms
+        #: Offset by input topic below which another version of the state has judged the records: their dead letters are written.
+        self.judged: Mapping[str, int] = {}
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
         self._fresh()
