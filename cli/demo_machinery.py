@@ -108,6 +108,7 @@ def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say)
         **os.environ,
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
         variable_of("home"): str(folder),
+        variable_of("version"): settings.version,
         variable_of("web_port"): str(port),
     }
     log_file = folder / "worker.log"

@@ -17,12 +17,15 @@ from typing import NoReturn
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
+from cli.active_version import VersionSwitched, VersionWatch, followed
 from infra.embedded_kafka import BrokerError, open_broker
 from infra.kafka_probe import cluster_at, is_free
 from infra.logs import configure_logs
 from infra.settings import Settings
 from state.errors import StateError
+from topics.groups import committed
 from topics.specs import TopicMismatch, TopicsUnavailable, ensure_topics, specs
+from topics.versions import BadVersionRecord, versions_spec
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +38,7 @@ SLOW_LOAD_S = 3.0
 BROKER_PROBE_S = 5.0
 
 #: What a restart cannot mend.
-LASTING = (StateError, TopicMismatch)
+LASTING = (StateError, TopicMismatch, BadVersionRecord)
 
 
 class PortTaken(RuntimeError):
@@ -46,7 +49,8 @@ def worker() -> None:
     """Run a worker. Uses KAFKA_BOOTSTRAP_SERVERS, or the embedded broker of HEADRACE_HOME.
 
     A failure that a restart mends (the broker went away, another worker took over) is answered by starting anew from
-    the last committed checkpoint; one that needs an operator ends the command.
+    the last committed checkpoint; one that needs an operator ends the command. Where HEADRACE_VERSION is not set, it
+    serves the active version, and changes to another by itself when `headrace replay` has built one.
     """
     settings = Settings()
     configure_logs(settings.log_format, settings.log_level)
@@ -69,6 +73,8 @@ def worker() -> None:
         return
     if isinstance(failure, LASTING):
         raise failure
+    if isinstance(failure, VersionSwitched):
+        _restart(failure, 0.0)
     _restart(failure, FIRST_PAUSE_S if was_ready or not pause_s else min(2 * pause_s, LONGEST_PAUSE_S))
 
 
@@ -77,8 +83,14 @@ def _live(settings: Settings) -> tuple[BaseException | None, bool]:
     from cli.worker_life import live
 
     with open_broker(settings) as broker:
-        ensure_topics(broker.bootstrap, specs(settings.app, settings.version, settings.partitions))
-        return asyncio.run(live(settings, broker))
+        ensure_topics(broker.bootstrap, [versions_spec(settings.app)])
+        serving, active = followed(settings, broker.bootstrap)
+        ensure_topics(broker.bootstrap, specs(serving.app, serving.version, serving.partitions))
+        # Where the version before had come when this one took over: those dead letters are written.
+        previous = None if active is None else active.previous
+        judged = {} if previous is None else committed(broker.bootstrap, f"{serving.app}.{previous}")
+        with VersionWatch(serving, broker.bootstrap, pinned=settings.version_is_set) as watch:
+            return asyncio.run(live(serving, broker, watch, judged))
 
 
 def _leave_on_signals() -> None:

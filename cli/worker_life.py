@@ -1,7 +1,7 @@
 """One life of a worker: from an app that is built to one that has stopped, on one event loop.
 
 Settings and a broker flow in; what ended the life flows out. It is told to stop by SIGINT or SIGTERM, and stops by
-itself when the app fails or the broker that this process started has ended.
+itself when the app fails, another version takes over, or the broker that this process started has ended.
 """
 
 import asyncio
@@ -10,7 +10,9 @@ from contextlib import suppress
 
 import structlog
 
+from agents.app import Places
 from agents.worker import create_app
+from cli.active_version import VersionWatch
 from infra.embedded_kafka import Broker, BrokerError
 from infra.settings import Settings
 
@@ -23,19 +25,21 @@ STOP_TIMEOUT_S = 20.0
 FAILED_STOP_TIMEOUT_S = 5.0
 
 
-async def live(settings: Settings, broker: Broker) -> tuple[BaseException | None, bool]:
-    """Run one app to its end.
+async def live(
+    settings: Settings, broker: Broker, watch: VersionWatch, judged: Places
+) -> tuple[BaseException | None, bool]:
+    """Run one app to its end; `judged`: see `agents.app.WorkerOptions`.
 
     Returns
     -------
-    What made it fail (None: it was told to stop), and whether it had owned its shards.
+    What made it fail (VersionSwitched: nothing did; None: it was told to stop), and whether it had owned its shards.
     """
     stop = _stop_on_signals()
-    app = create_app(settings, broker.bootstrap)
+    app = create_app(settings, broker.bootstrap, judged)
     app.finalize()
     starting = asyncio.ensure_future(app.start())
     announced = False
-    while not stop.is_set() and app.failure is None:
+    while not stop.is_set() and app.failure is None and watch.switched() is None:
         if starting.done() and (error := starting.exception()) is not None:
             await app.crash(error)
         try:
@@ -45,7 +49,7 @@ async def live(settings: Settings, broker: Broker) -> tuple[BaseException | None
         if app.ready and not announced:
             announced = True
             address = f"http://{settings.web_host}:{settings.web_port}"
-            log.info("worker ready", address=address, shards=sorted(app.engine.shards))
+            log.info("worker ready", address=address, version=settings.version, shards=sorted(app.engine.shards))
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
     try:
@@ -60,7 +64,7 @@ async def live(settings: Settings, broker: Broker) -> tuple[BaseException | None
         await starting
     if app.failure is None:
         log.info("worker stopped")
-    return app.failure, app.started_once
+    return app.failure or (None if stop.is_set() else watch.switched()), app.started_once
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     )
 
     app: Name = "headrace"
-    version: Name = Field("v1", description="a new version learns anew: own group, topics, stores")
+    version: Name = Field(
+        "v1", description="own group, topics, stores; where it is not set, workers follow the active one"
+    )
     partitions: int = Field(4, ge=1, le=256, description="of every topic; fixed for a version")
     home: Path = Field(Path(".headrace"), description="state, broker data and logs")
     data: Path | None = Field(None, description="folder of the data sets")
@@ -71,6 +73,11 @@ class Settings(BaseSettings):
             problems += [_malformed(dict(detail)) for detail in error.errors()]
         if problems:
             raise SettingsError("; ".join(problems))
+
+    @property
+    def version_is_set(self) -> bool:
+        """Whether the version was given, so that whichever is active does not matter."""
+        return "version" in self.model_fields_set
 
     @property
     def group(self) -> str:
