@@ -11,28 +11,38 @@ import numpy as np
 from agents.inbox import Record, bury, due, took
 from online_models.neighbours import Additions
 from state.engine import Engine
-from state.errors import StateFull
+from state.errors import SchemaMismatch, StateFull
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
-from topics.evidence import BadBlock, EvidenceBlock, unpack
+from topics.evidence import BadBlock, EvidenceBlock, FutureBlock, unpack
 from topics.rejected import Reason, Rejected
 
 
 def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
-    """Apply the blocks that the state does not hold yet."""
+    """Apply the blocks that the state does not hold yet. Raises SchemaMismatch for a block of a later release."""
     for record in due(shard, topic, records):
         try:
-            apply(engine, shard, unpack(record.value or b""))
+            apply(engine, shard, _read(record, topic, shard.partition))
         except (BadBlock, StateFull) as error:
             shard.totals["dead_blocks"] += 1
             bury(shard, topic, record, Rejected(Reason.MALFORMED_BLOCK, str(error)))
     took(shard, topic, records)
 
 
+def _read(record: Record, topic: str, partition: int) -> EvidenceBlock:
+    try:
+        return unpack(record.value or b"")
+    except FutureBlock as error:
+        # Never a dead letter: the release that wrote it counts on its being applied.
+        raise SchemaMismatch(
+            f"{topic}[{partition}] offset {record.offset}: {error}. Run the release that wrote it, or a later one"
+        ) from error
+
+
 def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     """Apply one block. Raises StateFull, before anything changes, if it names more videos than there is room for."""
     replica = engine.replica
-    rows = np.array([replica.row_of(video_id) for video_id in block.ids], np.int32)
+    rows = replica.rows_of(block.ids)
     alive = ~replica.deleted[rows]
     mine = alive & (replica.partition[rows] == shard.partition)
 

@@ -6,25 +6,23 @@ before the old owner can no longer write to it.
 
 import asyncio
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store
 from agents.checkpoint import ShardTopics, ShardWriter
 from state import rows
-from state.errors import CutOutOfRange
 from state.rows import Cut
 from state.shard import Shard
 from state.store import RocksStore, Store
+from topics.identity import topic_ids
 
 log = structlog.get_logger(__name__)
 
 #: Records a store takes in one write batch while tailing.
 TAIL_BATCH = 5_000
-#: How long a broker may take to answer a question, in seconds.
-ANSWER_TIMEOUT_S = 20.0
 
 
 class TailStalled(Exception):
@@ -36,7 +34,7 @@ async def take_over(bootstrap: str, topics: ShardTopics, partition: int, folder:
 
     Raises
     ------
-    CutOutOfRange, StateError, TailStalled
+    StateError, TailStalled
         The logs and the stores disagree, and going on would be wrong; the message says what to do.
     """
     writer = ShardWriter(bootstrap, topics, partition)
@@ -58,13 +56,24 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) 
         users.close()
         raise
     try:
+        written = [topics.evidence, topics.items_changelog]
+        ids = topic_ids(bootstrap, [*topics.inputs, topics.users_changelog, topics.items_changelog])
+        check_store(users, topics.users_changelog, partition, ids)
+        check_store(items, topics.items_changelog, partition, ids)
         # 2. Only then read end offsets, and tail each changelog from the store's own offset.
         restored = tail(bootstrap, topics.users_changelog, partition, users)
         restored += tail(bootstrap, topics.items_changelog, partition, items)
         # 3. The cut is where every input goes on.
         data = users.get(rows.CUT_KEY)
         cut = Cut({}) if data is None else rows.decode_cut(data)
-        check_cut(bootstrap, topics.inputs, partition, cut.next)
+        consumer = changelog_consumer(bootstrap, topics.group)
+        try:
+            if data is None:
+                check_fresh(consumer, topics.inputs, topics.users_changelog, partition, items)
+            check_cut(consumer, topics.inputs, written, partition, cut, ids)
+        finally:
+            consumer.close()
+        cut.topic_ids = {topic: ids[topic] for topic in (*topics.inputs, topics.items_changelog) if topic in ids}
     except BaseException:
         users.close()
         items.close()
@@ -73,12 +82,15 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) 
     return Shard(partition, users, items, cut)
 
 
-def changelog_consumer(bootstrap: str) -> Consumer:
-    """A consumer of committed records whose partitions are assigned by hand; it says where a partition ends."""
+def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer:
+    """A consumer of committed records whose partitions are assigned by hand; it says where a partition ends.
+
+    It never joins `group`; only whose committed offsets it can look up depends on it.
+    """
     return Consumer(
         {
             "bootstrap.servers": bootstrap,
-            "group.id": "headrace-tail",  # required, never used: partitions are assigned by hand
+            "group.id": group,
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
@@ -102,19 +114,10 @@ def tail(bootstrap: str, topic: str, partition: int, store: Store) -> int:
         where = TopicPartition(topic, partition)
         low, high = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
         start = store.offset()
-        if start > high:
-            raise CutOutOfRange(
-                f"{topic}[{partition}] ends at {high}, but the store holds it up to {start}: the topic was wiped under a full"
-                " disk. Remove HEADRACE_HOME/state to start from the topic as it is, or replay into a new HEADRACE_VERSION"
-            )
-        if 0 < start < low:
-            raise CutOutOfRange(
-                f"{topic}[{partition}] begins at {low}, the store ends at {start}: deletions between them are lost. Remove"
-                " HEADRACE_HOME/state, it is rebuilt from the changelog"
-            )
+        check_changelog(f"{topic}[{partition}]", start, low, high)
         if start == high:
             return 0
-        consumer.assign([TopicPartition(topic, partition, start if start >= low else OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(topic, partition, start)])
         return _drain(consumer, store, f"{topic}[{partition}]")
     finally:
         consumer.close()
@@ -147,19 +150,3 @@ def _drain(consumer: Consumer, store: Store, name: str) -> int:
             heard = time.monotonic()
         elif time.monotonic() - heard > ANSWER_TIMEOUT_S:
             raise TailStalled(f"{name} gave nothing for {ANSWER_TIMEOUT_S:.0f} s and did not end: is the broker up?")
-
-
-def check_cut(bootstrap: str, inputs: list[str], partition: int, positions: Mapping[str, int]) -> None:
-    """See that every input still holds the place where the shard goes on. Raises CutOutOfRange."""
-    consumer = changelog_consumer(bootstrap)
-    try:
-        for topic in inputs:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
-            due = positions.get(topic)
-            if due is not None and not low <= due <= high:
-                raise CutOutOfRange(
-                    f"shard {partition} goes on at {topic}[{partition}] offset {due}, but the log holds {low} to {high}: it was"
-                    " wiped or has expired. Replay what is left into a new HEADRACE_VERSION"
-                )
-    finally:
-        consumer.close()

@@ -17,6 +17,7 @@ from api.producer import LogWriter
 from api.recommend import Served, recommend, similar, trending
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
 from infra import metrics
+from state.errors import StateError
 from topics import catalog, specs
 from topics.ids import is_id
 from topics.interactions import decode_value, encode, require_time
@@ -82,7 +83,13 @@ class Recommend(ApiView):
         user_id = _id(user_id, "user_id")
         app = self.headrace
         partition = partition_of(user_id.encode(), app.options.partitions)
-        served, source = recommend(app.engine, user_id, partition, _count(request))
+        count = _count(request)
+        try:
+            served, source = recommend(app.engine, user_id, partition, count)
+        except StateError as error:
+            # A row on the disk cannot be read, and so not be learned with either.
+            await app.crash(error)
+            raise unavailable("a row of the state cannot be read; the worker stops") from error
         shard = app.engine.shards.get(partition)
         return answer(
             Recommendations(

@@ -15,3 +15,7 @@ class SchemaMismatch(StateError):
 
 class CutOutOfRange(StateError):
     """The log does not hold the offsets from which a shard has to go on."""
+
+
+class TopicReplaced(StateError):
+    """A topic is not the one that the state was learned from, though its name is the same."""

@@ -61,11 +61,19 @@ _ENTRY = np.dtype([("item", "<u8"), ("weight", "<f4")])
 
 
 class Cut(msgspec.Struct):
-    """Where a shard stands: the next offset of each input, the totals that are exact with it, and the clock it was read by."""
+    """Where a shard stands: the next offset of each input, the totals that are exact with it, and the clock it was read by.
+
+    `topic_ids` names the topics that it was learned from and written to, by Kafka's ids: a name outlives its topic.
+    """
 
     next: dict[str, int]
     totals: dict[str, int] = {}
     clock_ms: int = 0
+    topic_ids: dict[str, str] = {}
+    version: int = VERSION
+
+
+class _Layout(msgspec.Struct):
     version: int = VERSION
 
 
@@ -75,13 +83,13 @@ def encode_cut(cut: Cut) -> bytes:
 
 
 def decode_cut(data: bytes) -> Cut:
-    """Read a cut. Raises SchemaMismatch for another version."""
+    """Read a cut, as any release of this layout wrote it. Raises SchemaMismatch for another version."""
     try:
-        cut = msgspec.json.decode(data, type=Cut)
+        # Before all else: the fields of another layout may be of other types.
+        _check(msgspec.json.decode(data, type=_Layout).version)
+        return msgspec.json.decode(data, type=Cut)
     except msgspec.DecodeError as error:
         raise SchemaMismatch(f"the cut record cannot be read ({error}): replay into a new HEADRACE_VERSION") from error
-    _check(cut.version)
-    return cut
 
 
 def _check(version: int) -> None:

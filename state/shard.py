@@ -151,6 +151,7 @@ class Shard:
         self.totals: Counter[str] = Counter(cut.totals)
         #: Where the clock stood at the last checkpoint, 0 for a fresh shard.
         self.clock_ms = cut.clock_ms
+        self.topic_ids = dict(cut.topic_ids)
         #: Offset by input topic below which another version of the state has judged the records: their dead letters are written.
         self.judged: Mapping[str, int] = {}
         #: It is being handed on: nothing may be learned behind its last checkpoint.
@@ -198,7 +199,7 @@ class Shard:
         lists = _sorted(
             row for row in self.dirty_neighbours if replica.ids[row] is not None and not replica.deleted[row]
         )
-        cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms)
+        cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids)
         taken = Checkpoint(
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
             # The last row of a key counts: a video that was deleted and published again has both, in this order.

@@ -15,6 +15,8 @@ from state.errors import StateError
 
 #: Where the offset stands; Faust's own stores use the same key, so that its tools read it.
 OFFSET_KEY = b"__faust\0offset__"
+#: Which topic the rows are of, by the id that Kafka gave it: a topic wiped and filled anew has the same name and another id.
+TOPIC_KEY = b"__faust\0topic__"
 #: Per store. RocksDB's defaults (2 GiB of block cache a partition in Faust) would take the machine with eight stores.
 WRITE_BUFFER_BYTES = 8 << 20
 BLOCK_CACHE_BYTES = 16 << 20
@@ -29,6 +31,26 @@ class StoreLocked(StateError):
 
 class StoreCorrupt(StateError):
     """RocksDB cannot read the folder."""
+
+
+class DiskFull(StateError):
+    """A store could not be written for want of room."""
+
+
+def _trouble(path: Path, error: Exception) -> Exception:
+    """What RocksDB's error, which has no type of its own, means for the operator."""
+    text = str(error)
+    if isinstance(error, rocksdict.DbClosedError):
+        return error
+    # "lock" alone would also match a block's checksum, or the path.
+    if "lock file" in text.lower() or "lock hold" in text.lower():
+        return StoreLocked(f"{path} is open in another worker: stop that one, or give this one its own HEADRACE_HOME")
+    if "no space left" in text.lower() or "quota exceeded" in text.lower() or "previous error" in text.lower():
+        return DiskFull(
+            f"{path} cannot be written ({error}): make room on the disk and start the worker; what the store lacks is read"
+            " from its changelog"
+        )
+    return StoreCorrupt(f"{path} cannot be used ({error}): remove that folder, it is rebuilt from its changelog")
 
 
 class Store(Protocol):
@@ -46,6 +68,12 @@ class Store(Protocol):
     def offset(self) -> int:
         """Offset of the first changelog record that is not in here; 0 for an empty store."""
 
+    def topic_id(self) -> str:
+        """Id of the topic that the rows are of; empty if none was noted."""
+
+    def note_topic(self, topic_id: str) -> None:
+        """Note the topic that the rows are of, before the first of them is written."""
+
     def close(self) -> None:
         """Let go of the folder."""
 
@@ -56,6 +84,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rows: dict[bytes, bytes] = {}
         self._offset = 0
+        self._topic_id = ""
 
     def get(self, key: bytes) -> bytes | None:
         """The row, or None."""
@@ -78,6 +107,14 @@ class MemoryStore:
         """Offset of the first changelog record that is not in here."""
         return self._offset
 
+    def topic_id(self) -> str:
+        """Id of the topic that the rows are of; empty if none was noted."""
+        return self._topic_id
+
+    def note_topic(self, topic_id: str) -> None:
+        """Note the topic that the rows are of."""
+        self._topic_id = topic_id
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -95,30 +132,36 @@ class RocksStore:
         table.set_bloom_filter(10, block_based=False)
         table.set_block_cache(rocksdict.Cache(BLOCK_CACHE_BYTES))
         options.set_block_based_table_factory(table)
+        self._path = path
         try:
             self._db = rocksdict.Rdict(str(path), options)
         except Exception as error:
-            # "lock" alone would also match a block's checksum, or the path.
-            if "lock file" in str(error).lower() or "lock hold" in str(error).lower():
-                raise StoreLocked(
-                    f"{path} is open in another worker: stop that one, or give this one its own HEADRACE_HOME"
-                ) from error
-            raise StoreCorrupt(
-                f"{path} cannot be opened ({error}): remove that folder, it is rebuilt from its changelog"
-            ) from error
+            raise _trouble(path, error) from error
 
     def get(self, key: bytes) -> bytes | None:
-        """The row, or None."""
-        value = self._db.get(key)
+        """The row, or None. Raises StoreCorrupt."""
+        try:
+            value = self._db.get(key)
+        except Exception as error:
+            raise _trouble(self._path, error) from error
         return None if value is None else bytes(value)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key starts with `prefix`, in key order."""
-        for key, value in self._db.items(from_key=prefix):
+        """Rows whose key starts with `prefix`, in key order. Raises StoreCorrupt."""
+        rows = self._db.iter()
+        rows.seek(prefix)
+        while rows.valid():
+            key = rows.key()
             # Raw mode: always bytes.
             if not isinstance(key, bytes) or not key.startswith(prefix):
                 return
-            yield key, value
+            yield key, rows.value()
+            rows.next()
+        try:
+            # An iterator ends at a broken block as at the last row; only its status tells one from the other.
+            rows.status()
+        except Exception as error:
+            raise _trouble(self._path, error) from error
 
     def write(self, rows: Iterable[Row], offset: int) -> None:
         """Put rows (None deletes) and the next changelog offset in one write batch."""
@@ -129,13 +172,32 @@ class RocksStore:
             else:
                 batch.put(key, value)
         batch.put(OFFSET_KEY, str(offset).encode())
-        self._db.write(batch)
+        self._put(batch)
+
+    def _put(self, batch: rocksdict.WriteBatch) -> None:
+        try:
+            self._db.write(batch)
+        except Exception as error:
+            raise _trouble(self._path, error) from error
 
     def offset(self) -> int:
         """Offset of the first changelog record that is not in here; 0 for an empty store."""
-        value = self._db.get(OFFSET_KEY)
+        value = self.get(OFFSET_KEY)
         return 0 if value is None else int(value)
 
+    def topic_id(self) -> str:
+        """Id of the topic that the rows are of; empty if none was noted."""
+        return (self.get(TOPIC_KEY) or b"").decode()
+
+    def note_topic(self, topic_id: str) -> None:
+        """Note the topic that the rows are of, before the first of them is written."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        batch.put(TOPIC_KEY, topic_id.encode())
+        self._put(batch)
+
     def close(self) -> None:
-        """Flush and let go of the folder."""
-        self._db.close()
+        """Flush and let go of the folder. Raises DiskFull or StoreCorrupt."""
+        try:
+            self._db.close()
+        except Exception as error:
+            raise _trouble(self._path, error) from error

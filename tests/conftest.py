@@ -1,10 +1,13 @@
-"""Fixtures for all tests: one real broker a session."""
+"""Fixtures for all tests: one real broker a session, and a disk that fills up."""
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from infra.embedded_kafka import EmbeddedKafka
+from tests.small_disk import SmallDisk
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,16 @@ def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of an embedded Kafka of this session; tests share it, so each uses topic names of its own."""
     with EmbeddedKafka(tmp_path_factory.mktemp("headrace")) as kafka:
         yield kafka.bootstrap
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 6 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    try:
+        disk = SmallDisk(path, 6).__enter__()
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small file system can be mounted by root alone: {error}")
+    yield disk
+    disk.__exit__(None, None, None)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from topics.ids import is_id
+from topics.ids import are_ids
 from topics.interactions import EVENTS
 
 SCHEMA_VERSION = 1
@@ -28,6 +28,10 @@ STEP = np.dtype([("item", "<u4"), ("q", "<f4", (FACTORS,)), ("b", "<f4"), ("acc"
 
 class BadBlock(ValueError):
     """A block that cannot be read; it goes to the dead letters, and the stream goes on."""
+
+
+class FutureBlock(ValueError):
+    """A block of a later release: sound, and lost to the counts if this release passed over it."""
 
 
 class Packed(msgspec.Struct, array_like=True, frozen=True):
@@ -79,15 +83,23 @@ _decoder = msgspec.msgpack.Decoder(Packed)
 
 
 def unpack(data: bytes) -> EvidenceBlock:
-    """Read a block. Raises BadBlock where the bytes are no block of this version or its columns disagree."""
+    """Read a block.
+
+    Raises
+    ------
+    BadBlock
+        The bytes are no block, or its columns disagree.
+    FutureBlock
+        A later release wrote it.
+    """
     try:
         packed = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError) as error:  # a ValueError where text is no UTF-8
         raise BadBlock(f"not an evidence block: {error}") from error
+    if packed.version > SCHEMA_VERSION:
+        raise FutureBlock(f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}")
     if packed.version != SCHEMA_VERSION:
-        raise BadBlock(
-            f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}: upgrade the worker"
-        )
+        raise BadBlock(f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}")
     try:
         events = np.frombuffer(packed.events, EVENT)
         covisits = np.frombuffer(packed.covisits, PAIR)
@@ -98,7 +110,7 @@ def unpack(data: bytes) -> EvidenceBlock:
     used = [events["item"], covisits["source"], covisits["target"], markov["source"], markov["target"], steps["item"]]
     if max((int(column.max()) for column in used if len(column)), default=-1) >= len(packed.ids):
         raise BadBlock("a column refers to a video that the block does not name")
-    if not all(map(is_id, packed.ids)):
+    if not are_ids(packed.ids):
         raise BadBlock("a video is named by what is no id")
     if len(events) and events["kind"].max() >= len(EVENTS):
         raise BadBlock(f"an event of kind {events['kind'].max()}; this release knows {len(EVENTS)}: upgrade the worker")

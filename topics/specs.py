@@ -113,7 +113,7 @@ def ensure_topics(bootstrap: str, topics: Sequence[TopicSpec], timeout_s: float 
     """
     deadline = time.monotonic() + timeout_s
     # the client's log would say once a second on stderr what the error says once
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=_quiet_log())
+    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=quiet_log())
     try:
         existing = _partition_counts(admin, bootstrap, timeout_s)
         missing = [spec for spec in topics if spec.name not in existing]
@@ -125,7 +125,8 @@ def ensure_topics(bootstrap: str, topics: Sequence[TopicSpec], timeout_s: float 
     return created
 
 
-def _quiet_log() -> logging.Logger:
+def quiet_log() -> logging.Logger:
+    """A logger for admin clients that says nothing: their errors are raised."""
     logger = logging.getLogger("headrace.topics.admin")
     logger.setLevel(logging.CRITICAL)
     return logger

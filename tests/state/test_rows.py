@@ -151,8 +151,18 @@ def test_deleted_neighbours_and_histories_are_left_out_when_read(one: Process, o
 def test_videos_and_cuts() -> None:
     video = Video(title="Title", categories=("a", "b"), duration_seconds=1.5, hidden=True)
     assert rows.decode_video_row(rows.encode_video_row(video)) == video
-    cut = Cut({"interactions": 2**40, "videos": 0}, {"learned": 5})
+    cut = Cut({"interactions": 2**40, "videos": 0}, {"learned": 5}, 7, {"interactions": "AAAAAAAAAAEAAAAAAAAAAg"})
     assert rows.decode_cut(rows.encode_cut(cut)) == cut
+
+
+def test_cuts_of_earlier_releases_are_read() -> None:
+    """Those knew no clock, and then no topic ids; they pass over fields that they do not know."""
+    for data in (
+        b'{"next":{"videos":3},"totals":{"learned":5},"version":1}',
+        b'{"next":{"videos":3},"totals":{"learned":5}}',
+    ):
+        assert rows.decode_cut(data) == Cut({"videos": 3}, {"learned": 5})
+    assert rows.decode_cut(b'{"next":{},"clock_ms":9,"unheard_of":[1],"version":1}') == Cut({}, {}, 9)
 
 
 def test_rows_of_another_version_are_refused(one: Process) -> None:
@@ -174,7 +184,10 @@ def test_rows_of_another_version_are_refused(one: Process) -> None:
         lambda: rows.decode_neighbours([("a", future(neighbours))], replica),
         lambda: rows.decode_video_row(future(rows.encode_video_row(Video(title="x")))),
         lambda: rows.decode_cut(b'{"next":{},"version":2}'),
+        lambda: rows.decode_cut(b'{"next":[["videos",3]],"version":2}'),
         lambda: rows.decode_cut(b"no json"),
     ):
         with pytest.raises(SchemaMismatch, match="HEADRACE_VERSION"):
             refused()
+    with pytest.raises(SchemaMismatch, match="layout 2, this release reads 1"):
+        rows.decode_cut(b'{"next":[["videos",3]],"version":2}')

@@ -1,11 +1,15 @@
 """One suite for every store."""
 
+import random
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from state.store import OFFSET_KEY, MemoryStore, RocksStore, Store, StoreCorrupt, StoreLocked
+from state.store import OFFSET_KEY, DiskFull, MemoryStore, RocksStore, Store, StoreCorrupt, StoreLocked
+from tests.small_disk import SmallDisk
 
 
 @pytest.fixture(params=["memory", "rocks"])
@@ -24,6 +28,13 @@ def test_rows_and_offset_are_kept_together(store: Store) -> None:
     assert (store.get(b"u:a"), store.get(b"u:b"), store.offset()) == (b"1", b"2", 7)
     store.write([(b"u:a", b"3"), (b"u:b", None), (b"u:never", None)], 9)
     assert (store.get(b"u:a"), store.get(b"u:b"), store.offset()) == (b"3", None, 9)
+
+
+def test_the_topic_is_noted_and_kept(store: Store) -> None:
+    assert store.topic_id() == ""
+    store.note_topic("AAAAAAAAAAEAAAAAAAAAAg")
+    store.write([(b"u:a", b"1")], 1)
+    assert (store.topic_id(), store.offset(), store.get(b"u:a")) == ("AAAAAAAAAAEAAAAAAAAAAg", 1, b"1")
 
 
 def test_a_batch_that_fails_half_way_changes_nothing(store: Store) -> None:
@@ -83,3 +94,100 @@ def test_a_broken_folder_says_what_to_remove(tmp_path: Path) -> None:
         file.write_bytes(data)
     with pytest.raises(StoreCorrupt, match="remove that folder"):
         RocksStore(folder)
+
+
+def full_folder(folder: Path) -> Path:
+    """A closed store whose 2,000 rows are in one table file; returns that file."""
+    store = RocksStore(folder)
+    store.write([(b"u:%04d" % n, random.Random(n).randbytes(300)) for n in range(2_000)], 5)
+    store.close()
+    # Opening moves what the log holds into a table file.
+    store = RocksStore(folder)
+    assert len(list(store.scan(b"u:"))) == 2_000
+    store.close()
+    [file] = folder.glob("*.sst")
+    return file
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 0xFF
+    file.write_bytes(data)
+
+
+def test_flipped_bits_are_found_when_they_are_read(tmp_path: Path) -> None:
+    """Above all by a scan: rows that it left out would be learned anew from nothing."""
+    file = full_folder(tmp_path / "s")
+    flip(file, file.stat().st_size // 2)
+    store = RocksStore(tmp_path / "s")
+    with pytest.raises(StoreCorrupt, match="remove that folder"):
+        list(store.scan(b"u:"))
+    found = [read(store, b"u:%04d" % n) for n in range(2_000)]
+    assert all(value in (None, random.Random(n).randbytes(300)) for n, value in enumerate(found))
+    assert 0 < found.count(None) < 100
+    store.close()
+
+
+def read(store: Store, key: bytes) -> bytes | None:
+    """The row; None where the store says that it is corrupt."""
+    try:
+        return store.get(key)
+    except StoreCorrupt:
+        return None
+
+
+@pytest.mark.parametrize("broken", ["CURRENT", "MANIFEST-*", "*.sst cut short", "*.sst removed"])
+def test_files_that_are_garbage_or_gone_are_found_at_once(tmp_path: Path, broken: str) -> None:
+    full_folder(tmp_path / "s")
+    pattern, _, how = broken.partition(" ")
+    [file] = (tmp_path / "s").glob(pattern)
+    if how == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:1_000] if how else b"garbage")
+    with pytest.raises(StoreCorrupt, match="remove that folder"):
+        RocksStore(tmp_path / "s")
+
+
+def test_a_log_that_was_cut_short_leaves_an_earlier_state(tmp_path: Path) -> None:
+    """What the changelog's tail then brings up: rows and offset are those of one batch before."""
+    store = RocksStore(tmp_path / "s")
+    store.write([(b"u:a", b"1"), (b"u:b", b"1")], 3)
+    store.write([(b"u:a", b"2"), (b"u:b", b"2")], 7)
+    # As a killed process leaves it; closing would empty the log.
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "s", copy)
+    store.close()
+    [file] = copy.glob("*.log")
+    file.write_bytes(file.read_bytes()[:-5])
+    left = RocksStore(copy)
+    assert (left.get(b"u:a"), left.get(b"u:b"), left.offset()) == (b"1", b"1", 3)
+    left.close()
+
+
+def fill(store: Store, written: list[int]) -> None:
+    """Write the same 100 rows anew until there is no room; the last of `written` is the last offset taken."""
+    for n in range(1, 1_000):
+        store.write([(b"u:%d" % k, random.Random(n).randbytes(300)) for k in range(100)], n)
+        written[0] = n
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_written(small_disk: SmallDisk) -> None:
+    folder = small_disk.path / "s"
+    store = RocksStore(folder)
+    written = [0]
+    with pytest.raises(DiskFull, match="make room"):
+        fill(store, written)
+    assert store.offset() == written[0]
+    with pytest.raises(DiskFull):
+        store.write([(b"u:0", b"1")], 5_000)
+    with suppress(DiskFull):
+        store.close()
+    del store
+    with pytest.raises(DiskFull, match="make room"):
+        RocksStore(folder)
+    small_disk.grow()
+    store = RocksStore(folder)
+    assert 0 < store.offset() <= written[0]
+    assert {store.get(b"u:%d" % k) for k in range(100)} == {random.Random(store.offset()).randbytes(300)}
+    store.close()
