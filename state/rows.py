@@ -6,16 +6,16 @@ because row numbers mean nothing to another process; those of a history by their
 to their owners.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from state.distinct import distinct
 from state.errors import SchemaMismatch
 from state.replica import FACTOR_COLUMNS, Replica
 from state.types import AnyArray, Int32Array, UInt64Array
-from state.users import HISTORY, KINDS, RECENT_IDS, Users
+from state.users import KINDS, RECENT_IDS, Users
 from topics.catalog import Video, decode_video_value, encode
 from topics.evidence import FACTORS
 
@@ -102,19 +102,37 @@ def _check(version: int) -> None:
 
 def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tuple[bytes, bytes]]:
     """Rows of users as (key, value), copied at once so that learning may go on."""
-    rows = np.zeros(len(slots), _USER)
-    rows["version"] = VERSION
+    packed = np.zeros(len(slots), _USER)
+    packed["version"] = VERSION
     for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
-        rows[name] = getattr(users, name)[slots]
-    rows["seen_bytes"] = users.seen_length[slots] * 8
-    histories = (replica.ids_of(row for row in history if row >= 0) for history in users.history[slots].tolist())
+        packed[name] = getattr(users, name)[slots]
+    packed["seen_bytes"] = users.seen_length[slots] * 8
+    heads, size = packed.tobytes(), _USER.itemsize
+    pool, starts, lengths = users.seen_pool, users.seen_offset[slots].tolist(), users.seen_length[slots].tolist()
+    histories = _packed_histories(users.history[slots], replica)
     return [
         (
             USER + users.id_of(slot).encode(),
-            row.tobytes() + users.seen(slot).tobytes() + msgspec.msgpack.encode(history),
+            b"".join(
+                (heads[i * size : (i + 1) * size], pool[starts[i] : starts[i] + lengths[i]].tobytes(), histories[i])
+            ),
         )
-        for slot, row, history in zip(slots.tolist(), rows, histories, strict=True)
+        for i, slot in enumerate(slots.tolist())
     ]
+
+
+def _packed_histories(histories: Int32Array, replica: Replica) -> list[bytes]:
+    """Each history as a MessagePack array of ids; an id is packed once, however many users have it."""
+    known, place = distinct(len(replica), histories)
+    names = [msgspec.msgpack.encode(video_id) for video_id in replica.ids_of(known.tolist())]
+    held = histories >= 0
+    places = iter(place[histories[held]].tolist())
+    return [_array_head(n) + b"".join([names[next(places)] for _ in range(n)]) for n in held.sum(axis=1).tolist()]
+
+
+def _array_head(length: int) -> bytes:
+    """Head of a MessagePack array of up to 65,535 elements."""
+    return bytes([0x90 | length]) if length < 16 else b"\xdc" + length.to_bytes(2)
 
 
 def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
@@ -124,8 +142,10 @@ def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
     for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
         getattr(users, name)[slot] = row[name]
     # A deletion reaches the users in memory; here it reaches the others.
-    alive = [n for n in map(replica.row_of, _history(data, row)) if not replica.deleted[n]]
-    users.history[slot] = alive + [-1] * (HISTORY - len(alive))
+    rows = replica.rows_of(_history(data, row))
+    alive = rows[~replica.deleted[rows]]
+    users.history[slot] = -1
+    users.history[slot, : len(alive)] = alive
     users.set_seen(slot, _seen(data, row))
 
 
@@ -158,15 +178,16 @@ def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]
     packed["counts"] = replica.counts[rows]
     for name in FACTOR_COLUMNS:
         packed[name] = replica.base[name][rows]
+    whole, size = packed.tobytes(), _ITEM.itemsize
     ids = replica.ids_of(rows.tolist())
-    return [(ITEM + video_id.encode(), packed[i].tobytes()) for i, video_id in enumerate(ids)]
+    return [(ITEM + video_id.encode(), whole[i * size : (i + 1) * size]) for i, video_id in enumerate(ids)]
 
 
 def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
     """Put rows of videos, given as (id, value), in place; returns the row numbers. Raises SchemaMismatch."""
     for _, data in records:
         _check(data[0])
-    rows = np.array([replica.row_of(video_id) for video_id, _ in records], np.int32)
+    rows = replica.rows_of([video_id for video_id, _ in records])
     if not len(rows):
         return rows
     packed = np.frombuffer(b"".join(data for _, data in records), _ITEM)
@@ -189,24 +210,31 @@ def read_item(data: bytes) -> dict[str, AnyArray]:
     return {name: row[name] for name in _ITEM.names or ()}
 
 
-def encode_neighbours(replica: Replica, rows: Int32Array) -> Iterator[tuple[bytes, bytes]]:
+def encode_neighbours(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]]:
     """Neighbour lists of videos: both tables in one row, only the filled slots."""
-    tables = [replica.models["covisitation"].columns, replica.models["markov"].columns]
-    copies = [(table["neighbour"][rows], table["weight"][rows], table["weight_at"][rows]) for table in tables]
-    named = [np.where(neighbour >= 0, replica.hashes[neighbour], 0) for neighbour, _, _ in copies]
-    for i, video_id in enumerate(replica.ids_of(rows.tolist())):
-        head = np.zeros(1, _LIST)
-        head["version"] = VERSION
-        parts = []
-        for name, hashes, (_, weights, at) in zip(("covisits", "markov"), named, copies, strict=True):
-            filled = np.flatnonzero(hashes[i])
-            entries = np.empty(len(filled), _ENTRY)
-            entries["item"] = hashes[i][filled]
-            entries["weight"] = weights[i][filled]
-            head[name] = len(filled)
-            head[f"{name}_at"] = at[i]
-            parts.append(entries.tobytes())
-        yield NEIGHBOURS + video_id.encode(), head.tobytes() + b"".join(parts)
+    heads = np.zeros(len(rows), _LIST)
+    heads["version"] = VERSION
+    parts = []
+    for name, model in (("covisits", "covisitation"), ("markov", "markov")):
+        columns = replica.models[model].columns
+        neighbours = columns["neighbour"][rows]
+        filled = neighbours >= 0
+        entries = np.empty(int(filled.sum()), _ENTRY)
+        entries["item"] = replica.hashes[neighbours[filled]]
+        entries["weight"] = columns["weight"][rows][filled]
+        counts = filled.sum(axis=1)
+        heads[name] = counts
+        heads[f"{name}_at"] = columns["weight_at"][rows]
+        parts.append((entries.tobytes(), [0, *(np.cumsum(counts) * _ENTRY.itemsize).tolist()]))
+    (covisits, c), (markov, m) = parts
+    head, size = heads.tobytes(), _LIST.itemsize
+    return [
+        (
+            NEIGHBOURS + video_id.encode(),
+            b"".join((head[i * size : (i + 1) * size], covisits[c[i] : c[i + 1]], markov[m[i] : m[i + 1]])),
+        )
+        for i, video_id in enumerate(replica.ids_of(rows.tolist()))
+    ]
 
 
 def read_neighbours(data: bytes) -> dict[str, tuple[float, AnyArray]]:
@@ -223,7 +251,7 @@ def read_neighbours(data: bytes) -> dict[str, tuple[float, AnyArray]]:
 
 def decode_neighbours(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
     """Put neighbour lists, given as (id, value), in place; returns the row numbers."""
-    rows = np.array([replica.row_of(video_id) for video_id, _ in records], np.int32)
+    rows = replica.rows_of([video_id for video_id, _ in records])
     lists = [read_neighbours(data) for _, data in records]
     for name in ("covisitation", "markov"):
         if not lists:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from state import rows
+from state.distinct import distinct
 from state.replica import Replica
 from state.rows import Cut
 from state.store import Row, Store
@@ -82,11 +83,14 @@ def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
 
 def _merged_steps(steps: AnyArray) -> AnyArray:
     """Steps of one row become their sum."""
-    unique, inverse = np.unique(steps["item"], return_inverse=True)
-    merged = np.zeros(len(unique), STEP)
-    merged["item"] = unique
+    if not len(steps):
+        return steps
+    ordered = steps[np.argsort(steps["item"], kind="stable")]
+    starts = np.flatnonzero(np.diff(ordered["item"], prepend=np.uint32(0xFFFFFFFF)))
+    merged = np.empty(len(starts), STEP)
+    merged["item"] = ordered["item"][starts]
     for name in ("q", "b", "acc"):
-        np.add.at(merged[name], inverse, steps[name])
+        merged[name] = np.add.reduceat(ordered[name], starts)
     return merged
 
 
@@ -114,14 +118,14 @@ def _block(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int
     """Replace row numbers by positions in the block's own list of ids."""
     names = (("item",), ("source", "target"), ("source", "target"), ("item",))
     used = [column[name] for column, keys in zip(columns, names, strict=True) for name in keys]
-    unique = np.unique(np.concatenate(used))
+    known, place = distinct(len(replica), *used)
     packed = []
     for column, keys in zip(columns, names, strict=True):
         column = column.copy()
         for name in keys:
-            column[name] = np.searchsorted(unique, column[name])
+            column[name] = place[column[name]]
         packed.append(column)
-    return EvidenceBlock(origin, sender, replica.ids_of(unique.tolist()), *packed)
+    return EvidenceBlock(origin, sender, replica.ids_of(known.tolist()), *packed)
 
 
 @dataclass(frozen=True)
