@@ -11,11 +11,12 @@ import numpy as np
 
 from agents.inbox import Record, bury, due, took
 from online_models.sequential_mf import LAGS, NEGATIVES
+from state.distinct import distinct
 from state.engine import Engine
 from state.errors import StateFull
 from state.shard import Shard
 from state.types import Int32Array, Int64Array
-from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, IGNORED, POSITIVE, SIGNAL
+from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
 from topics.interactions import EVENTS, Interaction, decode, event_code
 from topics.partitions import stable_hash
 from topics.rejected import Reason, Rejected
@@ -30,26 +31,31 @@ _ACTS[event_code("watch")] = ACT_SEEN
 _ACTS[event_code("dislike")] = ACT_NEGATIVE
 _ACTS[event_code("unlike")] = ACT_UNDO
 
-_OUTCOMES = {POSITIVE: "learned", SIGNAL: "learned", IGNORED: "ignored", DUPLICATE: "duplicate"}
+#: What the outcomes of `Users.admit` count as: POSITIVE, SIGNAL, IGNORED, DUPLICATE.
+_OUTCOMES = ("learned", "learned", "ignored", "duplicate")
 
 
 def step(engine: Engine, shard: Shard, records: Sequence[Record], future_tolerance_ms: int) -> None:
     """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol)."""
     events: list[Interaction] = []
     offsets: list[int] = []
+    slots: list[int] = []
+    rows: list[int] = []
+    users, row_of, hold_user = engine.users, engine.replica.row_of, shard.hold_user
+    partition, partitions = shard.partition, engine.options.partitions
     for record in due(shard, INTERACTIONS, records):
         try:
             event = decode(
                 record.key,
                 record.value,
                 record.timestamp,
-                partition=shard.partition,
-                partitions=engine.options.partitions,
+                partition=partition,
+                partitions=partitions,
                 future_tolerance_ms=future_tolerance_ms,
             )
             # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
-            engine.replica.row_of(event.video_id)
-            shard.hold_user(engine.users, event.user_id)
+            row = row_of(event.video_id)
+            slot = hold_user(users, event.user_id)
         except (Rejected, StateFull) as error:
             why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
             shard.totals["dead"] += 1
@@ -58,8 +64,10 @@ def step(engine: Engine, shard: Shard, records: Sequence[Record], future_toleran
         else:
             events.append(event)
             offsets.append(record.offset)
+            rows.append(row)
+            slots.append(slot)
     if events:
-        learn(engine, shard, events, offsets)
+        _learn(engine, shard, events, offsets, slots, rows, None)
     took(shard, INTERACTIONS, records)
 
 
@@ -77,35 +85,46 @@ def learn(
     offsets : of each event; the first one seeds the batch's draw of negatives
     positive : overrides what is a positive, for evaluation on logs with labels of their own
     """
+    slots = [shard.hold_user(engine.users, event.user_id) for event in events]
+    rows = [engine.replica.row_of(event.video_id) for event in events]
+    _learn(engine, shard, events, offsets, slots, rows, positive)
+
+
+def _learn(
+    engine: Engine,
+    shard: Shard,
+    events: Sequence[Interaction],
+    offsets: Sequence[int],
+    held: Sequence[int],
+    named: Sequence[int],
+    positive: Sequence[bool] | None,
+) -> None:
     users, replica = engine.users, engine.replica
-    m = len(events)
-    slots = np.fromiter((shard.hold_user(users, e.user_id) for e in events), np.int32, m)
-    rows = np.fromiter((replica.row_of(e.video_id) for e in events), np.int32, m)
-    kinds = np.fromiter((event_code(e.event) for e in events), np.uint8, m)
-    at_ms = np.fromiter((e.at_ms for e in events), np.int64, m)
-    event_ids = np.fromiter((stable_hash(e.event_id) for e in events), np.uint64, m)
-    watched = np.fromiter((_number(e.watch_seconds) for e in events), np.float64, m)
-    duration = np.fromiter((_number(e.duration_seconds) for e in events), np.float64, m)
+    slots, rows = np.array(held, np.int32), np.array(named, np.int32)
+    kinds = np.array([event_code(e.event) for e in events], np.uint8)
+    at_ms = np.array([e.at_ms for e in events], np.int64)
+    event_ids = np.array([stable_hash(e.event_id) for e in events], np.uint64)
+    # None becomes NaN
+    watched = np.array([e.watch_seconds for e in events], np.float64)
+    duration = np.array([e.duration_seconds for e in events], np.float64)
     default = signals(kinds, watched, duration).positive
-    liked = np.asarray(default if positive is None else positive, np.uint8)
+    liked = np.asarray(default if positive is None else positive).astype(np.uint8)
     # Nothing is learned about a deleted video; the event still counts.
-    acts = np.where(replica.deleted[rows], ACT_NONE, _ACTS[kinds]).astype(np.uint8)
-    liked[replica.deleted[rows]] = 0
+    alive = ~replica.deleted[rows]
+    acts = np.where(alive, _ACTS[kinds], ACT_NONE).astype(np.uint8)
+    liked[~alive] = 0
 
     outcome, histories = users.admit(slots, rows, replica.hashes[rows], event_ids, kinds, acts, liked, at_ms)
     users.offset[slots] = np.asarray(offsets, np.int64)
-    for code, count in zip(*np.unique(outcome, return_counts=True), strict=True):
-        shard.totals[_OUTCOMES[int(code)]] += int(count)
+    for name, count in zip(_OUTCOMES, np.bincount(outcome, minlength=len(_OUTCOMES)).tolist(), strict=True):
+        if count:
+            shard.totals[name] += count
 
-    fresh = (outcome != DUPLICATE) & ~replica.deleted[rows]
+    fresh = alive & (outcome != DUPLICATE)
     first = outcome == POSITIVE
     shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
     if first.any():
         _teach(engine, shard, slots[first], rows[first], histories[first], at_ms[first], offsets[0])
-
-
-def _number(value: float | None) -> float:
-    return np.nan if value is None else value
 
 
 def _teach(
@@ -131,7 +150,7 @@ def _teach(
     drawn = min(POOL, NEGATIVES * len(rows)) if len(known) else 0
     negatives = known[rng.integers(0, max(1, len(known)), drawn)]
     recent = histories[:, :LAGS]
-    touched = np.unique(np.concatenate([rows, recent[recent >= 0], negatives]))
+    touched, _ = distinct(len(engine.replica), rows, recent, negatives)
     columns = engine.mf.columns
     before = {name: columns[name][touched] for name in ("q", "b", "acc")}
     engine.mf.learn_batch(

@@ -1,5 +1,7 @@
 """Ids of users, videos and events: 1 to 128 bytes of UTF-8, the same rule for every record and for HTTP paths."""
 
+from collections.abc import Sequence
+
 from topics.rejected import Reason, Rejected
 
 MAX_ID_BYTES = 128  # ids are keys of every table: an unbounded one would make every bound on memory meaningless
@@ -17,6 +19,14 @@ def is_id(text: str) -> bool:
         return len(text.encode()) <= MAX_ID_BYTES
     except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def are_ids(texts: Sequence[str]) -> bool:
+    """Tell whether each of `texts`, as decoded from UTF-8, is an id."""
+    lengths = list(map(len, texts))
+    if min(lengths, default=1) > 0 and max(lengths, default=1) <= _ALWAYS_FITS:
+        return True
+    return all(map(is_id, texts))
 
 
 def require_id(name: str, text: str) -> None:

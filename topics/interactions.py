@@ -108,8 +108,8 @@ def decode_value(value: bytes) -> Interaction:
         0 < len(interaction.user_id) <= _FITS_CHARS
         and 0 < len(interaction.video_id) <= _FITS_CHARS
         and 0 < len(interaction.event_id) <= _FITS_CHARS
-        and interaction.session_id is None
-        and interaction.recommendation_id is None
+        and ((session := interaction.session_id) is None or 0 < len(session) <= _FITS_CHARS)
+        and ((served := interaction.recommendation_id) is None or 0 < len(served) <= _FITS_CHARS)
     ):
         _require_ids(interaction)
     return interaction
