@@ -18,34 +18,55 @@ from topics.specs import USERS, VIDEOS
 
 def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
     """Apply the records of `videos` or `users` that the state does not hold yet."""
-    apply = {VIDEOS: _apply_video, USERS: _apply_user}[topic]
+    videos: list[tuple[Record, str, Video]] = []
     for record in due(shard, topic, records):
         try:
-            apply(engine, shard, record)
+            if topic == USERS:
+                _apply_user(engine, shard, record)
+                continue
+            video_id, video = decode_video(
+                record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
+            )
+            if video is not None:
+                videos.append((record, video_id, video))
+                continue
+            # Together, for speed; in order, as a deletion may be of one of them.
+            _publish_all(engine, shard, videos)
+            _delete_video(engine, shard, video_id)
         except (Rejected, StateFull) as error:
-            why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
-            shard.totals[f"dead_{topic}"] += 1
-            bury(shard, topic, record, why)
+            _refuse(shard, topic, record, error)
+    _publish_all(engine, shard, videos)
     took(shard, topic, records)
 
 
-def _apply_video(engine: Engine, shard: Shard, record: Record) -> None:
-    video_id, video = decode_video(
-        record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
-    )
-    if video is None:
-        _delete_video(engine, shard, video_id)
-    else:
-        publish(engine, shard, video_id, video)
+def _refuse(shard: Shard, topic: str, record: Record, error: Rejected | StateFull) -> None:
+    why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
+    shard.totals[f"dead_{topic}"] += 1
+    bury(shard, topic, record, why)
 
 
-def publish(engine: Engine, shard: Shard, video_id: str, video: Video) -> None:
-    """Put a video into the catalogue, or change it; a deleted one comes back with nothing learned."""
-    key = video_id.encode()
-    row = engine.publish(video_id, video)
-    shard.item_rows[rows.VIDEO + key] = rows.encode_video_row(video)
-    shard.item_rows[rows.DELETED + key] = None
-    shard.dirty_items.add(row)
+def _publish_all(engine: Engine, shard: Shard, videos: list[tuple[Record, str, Video]]) -> None:
+    """Publish and empty the list; where not all have room, those that do."""
+    try:
+        publish(engine, shard, [(video_id, video) for _, video_id, video in videos])
+    except StateFull:
+        for record, video_id, video in videos:
+            try:
+                publish(engine, shard, [(video_id, video)])
+            except StateFull as error:
+                _refuse(shard, VIDEOS, record, error)
+    videos.clear()
+
+
+def publish(engine: Engine, shard: Shard, videos: Sequence[tuple[str, Video]]) -> None:
+    """Put videos into the catalogue, or change them; a deleted one comes back with nothing learned."""
+    if not videos:
+        return
+    shard.dirty_items |= set(engine.publish(videos).tolist())
+    for video_id, video in videos:
+        key = video_id.encode()
+        shard.item_rows[rows.VIDEO + key] = rows.encode_video_row(video)
+        shard.item_rows[rows.DELETED + key] = None
 
 
 def _delete_video(engine: Engine, shard: Shard, video_id: str) -> None:

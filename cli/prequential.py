@@ -239,9 +239,11 @@ class Evaluator:
         return self.result
 
     def _publish(self, at_ms: int) -> None:
+        due = []
         while self._due and self._due[-1][0] <= at_ms:
             video_id = self._due.pop()[1]
-            self.engine.publish(video_id, self._named[video_id])
+            due.append((video_id, self._named[video_id]))
+        self.engine.publish(due)
 
     def _learn(self, start: int, stop: int) -> None:
         for low in range(start, stop, BATCH):
@@ -259,10 +261,8 @@ class Evaluator:
 
     def _describe(self, events: Iterable[Interaction]) -> None:
         """Give videos without a date their description with their first event."""
-        for event in events:
-            video = self._undated.pop(event.video_id, None)
-            if video is not None:
-                self.engine.publish(event.video_id, video)
+        found = [(event.video_id, self._undated.pop(event.video_id, None)) for event in events]
+        self.engine.publish([(video_id, video) for video_id, video in found if video is not None])
 
     def _situation(self, event: int) -> tuple[Context, BoolArray, int | None, int]:
         """Context, allowed rows, the target's row if it is known, and the user's events so far."""

@@ -8,13 +8,26 @@ frequencies follow the catalogue, so a video's vector depends on what was descri
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 import xxhash
 
-from online_models.base import HISTORY, ColumnSpec, Context, Float32Array, Int32Array, Int64Array, ItemModel, ModelError
+from online_models.base import (
+    HISTORY,
+    BoolArray,
+    ColumnSpec,
+    Context,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    ItemModel,
+    ModelError,
+    UInt64Array,
+)
+from online_models.kernel import boolean, f32, f64, i64, kernel, read, u64, void, write
 from online_models.linear import dot_rows
 
 DIMENSIONS = 256
@@ -77,6 +90,69 @@ class Described(Protocol):
     def author(self) -> str | None: ...  # noqa: D102
 
 
+@kernel(
+    void,
+    write(f32, 2),
+    write(i64),
+    write(i64),
+    read(boolean),
+    read(i64),
+    read(i64),
+    read(f64),
+    read(u64),
+    read(i64),
+    f64,
+)
+def _vectors(
+    out: Float32Array,
+    documents: Int64Array,
+    frequency: Int64Array,
+    new: BoolArray,
+    run_video: Int64Array,
+    run_end: Int64Array,
+    run_share: Float64Array,
+    term: UInt64Array,
+    count: Int64Array,
+    least_rarity: float,
+) -> None:
+    """Videos in order; a run is one video's terms of one group, `run_end` where they end in `term` and `count`."""
+    dimensions, buckets = np.uint64(out.shape[1]), np.uint64(frequency.shape[0])
+    part = np.empty(out.shape[1])
+    whole = np.empty(out.shape[1])
+    run = 0
+    start = 0
+    for video in range(out.shape[0]):
+        last = run
+        while last < run_video.shape[0] and run_video[last] == video:
+            last += 1
+        end = run_end[last - 1] if last > run else start
+        if new[video]:
+            documents[0] += 1
+            for t in range(start, end):
+                bucket = (term[t] >> np.uint64(32)) % buckets
+                counted = False
+                for other in range(start, t):
+                    counted |= (term[other] >> np.uint64(32)) % buckets == bucket
+                if not counted:
+                    frequency[bucket] += 1
+        whole[:] = 0.0
+        for r in range(run, last):
+            part[:] = 0.0
+            for t in range(start, run_end[r]):
+                # Other bits than the dimension's, or terms that share a dimension would tend to share a count.
+                used = frequency[(term[t] >> np.uint64(32)) % buckets]
+                rarity = max(np.log((1.0 + documents[0]) / (1.0 + used)) + 1.0, least_rarity)
+                weight = (1.0 + np.log(np.float64(count[t]))) * rarity
+                part[term[t] % dimensions] += weight if term[t] >> np.uint64(63) else -weight
+            start = run_end[r]
+            share = run_share[r] / max(np.sqrt((part * part).sum()), 1e-12)
+            whole += share * part
+        run = last
+        length = max(np.sqrt((whole * whole).sum()), 1e-12)
+        for d in range(out.shape[1]):
+            out[video, d] = whole[d] / length
+
+
 class Vocabulary:
     """How many videos use a term; what makes rare terms weigh more.
 
@@ -90,28 +166,35 @@ class Vocabulary:
         self.documents: Int64Array = np.zeros(1, np.int64)
         self.frequency: Int64Array = np.zeros(BUCKETS, np.int64)
 
-    def learn_one(self, video: Terms) -> None:
-        """Count a new video's terms."""
-        self.documents += 1
-        for bucket in {_bucket(term) for counts in video.values() for term in counts}:
-            self.frequency[bucket] += 1
+    def vectors(self, videos: Sequence[Terms], new: BoolArray) -> Float32Array:
+        """Count the new ones' terms and make unit vectors, video by video in order.
 
-    def vector(self, video: Terms) -> Float32Array:
-        """Make a video's unit vector, float32, shape (256,); zeros if it has no terms. Pure."""
-        out = np.zeros(DIMENSIONS)
-        for group, counts in video.items():
-            part = np.zeros(DIMENSIONS)
-            for term, count in counts.items():
-                rarity = np.log((1.0 + self.documents[0]) / (1.0 + self.frequency[_bucket(term)])) + 1.0
-                sign = 1.0 if term >> 63 else -1.0
-                part[term % DIMENSIONS] += sign * (1.0 + np.log(count)) * max(rarity, LEAST_RARITY)
-            out += GROUP_WEIGHTS[group] * part / max(float(np.linalg.norm(part)), 1e-12)
-        return (out / max(float(np.linalg.norm(out)), 1e-12)).astype(np.float32)
+        Parameters
+        ----------
+        videos : m of them
+        new : bool, shape (m,); whether to count the video
 
-
-def _bucket(term: int) -> int:
-    # Other bits than the dimension's, or terms that share a dimension would tend to share a count.
-    return (term >> 32) % BUCKETS
+        Returns
+        -------
+        float32, shape (m, 256); zeros for a video without terms
+        """
+        out = np.empty((len(videos), DIMENSIONS), np.float32)
+        of_video: list[int] = []
+        ends: list[int] = []
+        shares: list[float] = []
+        hashes: list[int] = []
+        counted: list[int] = []
+        for number, video in enumerate(videos):
+            for group, counts in video.items():
+                hashes += counts.keys()
+                counted += counts.values()
+                of_video.append(number)
+                ends.append(len(hashes))
+                shares.append(GROUP_WEIGHTS[group])
+        runs = np.array(of_video, np.int64), np.array(ends, np.int64), np.array(shares, np.float64)
+        used = np.array(hashes, np.uint64), np.array(counted, np.int64)
+        _vectors(out, self.documents, self.frequency, new, *runs, *used, LEAST_RARITY)
+        return out
 
 
 class ContentModel(ItemModel):
@@ -132,18 +215,26 @@ class ContentModel(ItemModel):
         super().__init__(capacity, {"content": ColumnSpec(np.float32, (DIMENSIONS,))})
         self.vocabulary = Vocabulary()
 
-    def publish(self, row: int, video: Described) -> None:
-        """Describe `row` by a catalogue entry. A video that changes is counted in the vocabulary once."""
-        described = terms(
-            title=video.title,
-            description=video.description,
-            tags=video.tags,
-            categories=video.categories,
-            author=video.author,
-        )
-        if not self.columns["content"][row].any():
-            self.vocabulary.learn_one(described)
-        self.describe(np.array([row], np.int32), self.vocabulary.vector(described)[None])
+    def publish(self, rows: Int32Array, videos: Sequence[Described]) -> None:
+        """Describe `rows` (int32, shape (m,)) by m catalogue entries, in order.
+
+        A video that changes is counted in the vocabulary once.
+        """
+        described = [
+            terms(
+                title=video.title,
+                description=video.description,
+                tags=video.tags,
+                categories=video.categories,
+                author=video.author,
+            )
+            for video in videos
+        ]
+        new = ~self.columns["content"][rows].any(axis=1)
+        # A row that comes twice is new once.
+        first = np.zeros(len(rows), np.bool_)
+        first[np.unique(rows, return_index=True)[1]] = True
+        self.describe(rows, self.vocabulary.vectors(described, new & first))
 
     def describe(self, rows: Int32Array, vectors: Float32Array) -> None:
         """Set the vectors (float32, shape (m, 256)) of `rows` (int32, shape (m,)).

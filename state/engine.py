@@ -138,20 +138,26 @@ class Engine:
         learned = rows.decode_items(present(rows.ITEM), self.replica)
         rows.decode_neighbours(present(rows.NEIGHBOURS), self.replica)
         videos = [(video_id, rows.decode_video_row(value)) for video_id, value in present(rows.VIDEO)]
-        for video_id, video in sorted(videos, key=lambda entry: entry[1].published_ms or 0):
-            self.publish(video_id, video)
+        self.publish(sorted(videos, key=lambda entry: entry[1].published_ms or 0))
         self.refresh_index(learned)
 
-    def publish(self, video_id: str, video: Video) -> int:
-        """Put a catalogue record in place: metadata, content vector, index. Returns the row."""
-        row = self.replica.row_of(video_id)
-        if self.replica.videos[row] is None:
-            since = self.replica.stream_ms if video.published_ms is None else video.published_ms
-            self._newest.append((row, since))
-        self.replica.publish(video_id, video)
-        self.content.publish(row, video)
-        self.refresh_index(np.array([row], np.int32))
-        return row
+    def publish(self, videos: Sequence[tuple[str, Video]]) -> Int32Array:
+        """Put catalogue records in place, in order: metadata, content vectors, index. Returns their rows, int32.
+
+        Raises
+        ------
+        StateFull
+            Before anything of them is published.
+        """
+        rows = self.replica.rows_of([video_id for video_id, _ in videos])
+        for row, (video_id, video) in zip(rows.tolist(), videos, strict=True):
+            if self.replica.videos[row] is None:
+                since = self.replica.stream_ms if video.published_ms is None else video.published_ms
+                self._newest.append((row, since))
+            self.replica.publish(video_id, video)
+        self.content.publish(rows, [video for _, video in videos])
+        self.refresh_index(rows)
+        return rows
 
     def unpublish(self, video_id: str) -> None:
         """Forget a video that the catalogue deleted, everywhere in this worker, in memory and in what is next written."""
@@ -178,9 +184,9 @@ class Engine:
 
     def refresh_index(self, touched: Int32Array) -> None:
         """Tell the index that vectors of these rows changed, or that they may now be recommended."""
-        active = touched[self.replica.active[touched]]
-        self.index.mark(active)
-        self.index.remove(np.setdiff1d(touched, active).tolist())
+        active = self.replica.active[touched]
+        self.index.mark(touched[active])
+        self.index.remove(touched[~active].tolist())
 
     def totals(self) -> Mapping[str, int]:
         """Running totals of the owned shards, exact with their state."""

@@ -5,7 +5,7 @@ checkpoint writes. Always holds: a row number belongs to one video until `drop`,
 `recycle`, when no buffer can still name it. Bound: `capacity` rows; a video beyond it is refused with StateFull.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -68,6 +68,7 @@ class Replica:
         self.active: BoolArray = np.zeros(0, np.bool_)
         #: (size,) the catalogue has deleted it; events for it teach nothing until it is published again
         self.deleted: BoolArray = np.zeros(0, np.bool_)
+        self._active_rows: Int32Array | None = None
         self.base: dict[str, AnyArray] = {}
         self._resize(1024)
 
@@ -97,19 +98,45 @@ class Replica:
     def row_of(self, video_id: str) -> int:
         """The video's row, created from the priors if it is new. Raises StateFull at the capacity."""
         row = self._row_of.get(video_id)
+        return int(self.rows_of((video_id,))[0]) if row is None else row
+
+    def rows_of(self, video_ids: Sequence[str]) -> Int32Array:
+        """The videos' rows, int32, shape (m,), new ones created together.
+
+        Raises
+        ------
+        StateFull
+            At the capacity; videos before the one that found no room have their rows.
+        """
+        rows = [self._row_of.get(video_id, -1) for video_id in video_ids]
+        if -1 in rows:
+            fresh: list[int] = []
+            try:
+                rows = [
+                    self._name(video_id, fresh) if row < 0 else row
+                    for video_id, row in zip(video_ids, rows, strict=True)
+                ]
+            finally:
+                self._start(fresh)
+        return np.array(rows, np.int32)
+
+    def _name(self, video_id: str, fresh: list[int]) -> int:
+        """Give the video a row; one that the caller has to `_start` is appended to `fresh`."""
+        row = self._row_of.get(video_id)
+        if row is not None:  # named twice
+            return row
+        code = video_code(video_id)
+        row = self._row_of_hash.get(code)
         if row is None:
-            code = video_code(video_id)
-            row = self._row_of_hash.get(code)
-            if row is None:
-                row = self._take(code)
-            elif self.ids[row] is not None:
-                # Two ids with one 64-bit hash: they share the row (one chance in 10^6 at ten million videos).
-                self._row_of[video_id] = row
-                return row
+            row = self._take(code, fresh)
+        elif self.ids[row] is not None:
+            # Two ids with one 64-bit hash: they share the row (one chance in 10^6 at ten million videos).
             self._row_of[video_id] = row
-            self.ids[row] = video_id
-            self.partition[row] = partition_of(video_id.encode(), self.partitions)
-            self.active[row] = not self.deleted[row]
+            return row
+        self._row_of[video_id] = row
+        self.ids[row] = video_id
+        self.partition[row] = partition_of(video_id.encode(), self.partitions)
+        self._allow(row, not self.deleted[row])
         return row
 
     def find_codes(self, codes: UInt64Array) -> list[int]:
@@ -117,18 +144,24 @@ class Replica:
         known = (self._row_of_hash.get(code & ~1) for code in codes.tolist())
         return [row for row in known if row is not None]
 
-    def row_of_hash(self, code: int) -> int:
-        """The row of a video named by its hash alone: a placeholder, not recommendable, until its id arrives."""
-        row = self._row_of_hash.get(code)
-        return self._take(code) if row is None else row
-
     def rows_of_hashes(self, codes: UInt64Array) -> Int32Array:
-        """Rows of many hashes, -1 for 0; shape as given."""
-        unique, inverse = np.unique(codes, return_inverse=True)
-        rows = np.array([self.row_of_hash(code) if code else -1 for code in unique.tolist()], np.int32)
-        return rows[inverse].reshape(codes.shape)
+        """Rows of videos named by their hashes, -1 for 0; shape as given.
 
-    def _take(self, code: int) -> int:
+        An unknown one becomes a placeholder, not recommendable, until its id arrives. Raises StateFull at the capacity.
+        """
+        unique, inverse = np.unique(codes, return_inverse=True)
+        fresh: list[int] = []
+        known = self._row_of_hash
+        try:
+            rows = [
+                -1 if not code else known[code] if code in known else self._take(code, fresh)
+                for code in unique.tolist()
+            ]
+        finally:
+            self._start(fresh)
+        return np.array(rows, np.int32)[inverse].reshape(codes.shape)
+
+    def _take(self, code: int, fresh: list[int]) -> int:
         if self._free:
             row = self._free.pop()
             self.ids[row] = None
@@ -142,23 +175,30 @@ class Replica:
             self.videos.append(None)
         self._row_of_hash[code] = row
         self.hashes[row] = code
-        self._start(row)
+        fresh.append(row)
         return row
 
-    def _start(self, row: int) -> None:
-        """Give a row the prior of every model."""
-        rows = np.array([row], np.int32)
+    def _start(self, fresh: Sequence[int]) -> None:
+        """Give rows the prior of every model."""
+        if not fresh:
+            return
+        rows = np.array(fresh, np.int32)
         for model in self.models.values():
             model.admit(rows, self.hashes[rows])
         for name, base in self.base.items():
-            base[row] = self.models["sequential_mf"].columns[name][row]
+            base[rows] = self.models["sequential_mf"].columns[name][rows]
+
+    def _allow(self, row: int, active: bool) -> None:
+        """Say whether the row may be recommended; `active` is written nowhere else."""
+        self.active[row] = active
+        self._active_rows = None
 
     def publish(self, video_id: str, video: Video) -> int:
         """Put a catalogue record on its row."""
         row = self.row_of(video_id)
         self.videos[row] = video
         self.deleted[row] = False
-        self.active[row] = not video.hidden
+        self._allow(row, not video.hidden)
         return row
 
     def mark_deleted(self, video_id: str) -> int:
@@ -166,11 +206,11 @@ class Replica:
         row = self.row_of(video_id)
         self.videos[row] = None
         self.deleted[row] = True
-        self.active[row] = False
+        self._allow(row, False)
         self.counts[row] = 0
         for model in self.models.values():
             model.forget(np.array([row], np.int32))
-        self._start(row)
+        self._start([row])
         return row
 
     def drop(self, row: int) -> None:
@@ -181,7 +221,8 @@ class Replica:
         self._row_of_hash.pop(int(self.hashes[row]), None)
         self.ids[row] = None
         self.videos[row] = None
-        self.active[row] = self.deleted[row] = False
+        self.deleted[row] = False
+        self._allow(row, False)
         self.counts[row] = 0
         self.partition[row] = -1
         for model in self.models.values():
@@ -210,8 +251,10 @@ class Replica:
             self.stream_ms = max(self.stream_ms, reached)
 
     def active_rows(self) -> Int32Array:
-        """Rows that may be recommended; int32, ascending."""
-        return np.flatnonzero(self.active[: len(self)]).astype(np.int32)
+        """Rows that may be recommended; int32, ascending; not to be changed by the caller."""
+        if self._active_rows is None:
+            self._active_rows = np.flatnonzero(self.active[: len(self)]).astype(np.int32)
+        return self._active_rows
 
     def ids_of(self, rows: Iterable[int]) -> list[str]:
         """Ids of rows that have one; a placeholder raises KeyError."""

@@ -30,10 +30,8 @@ def models() -> Models:
     everything = np.arange(ITEMS, dtype=np.int32)
     made.mf.admit(everything, everything.astype(np.uint64))
     vocabulary = Vocabulary()
-    for row in range(ITEMS):
-        video = terms(title=f"video {row}", categories=[f"kind{row % 4}"])
-        vocabulary.learn_one(video)
-        made.content.describe(np.array([row], np.int32), vocabulary.vector(video)[None])
+    videos = [terms(title=f"video {row}", categories=[f"kind{row % 4}"]) for row in range(ITEMS)]
+    made.content.describe(everything, vocabulary.vectors(videos, np.ones(ITEMS, np.bool_)))
     n = 600
     rows = (rng.zipf(1.4, n) % (ITEMS - 3)).astype(np.int32)
     histories = np.full((n, HISTORY), EMPTY, np.int32)

@@ -5,8 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from online_models.base import Context, ModelError
-from online_models.content import DIMENSIONS, ContentModel, Vocabulary, terms
+from online_models.base import Context, Float32Array, ModelError
+from online_models.content import (
+    BUCKETS,
+    DIMENSIONS,
+    GROUP_WEIGHTS,
+    LEAST_RARITY,
+    ContentModel,
+    Terms,
+    Vocabulary,
+    terms,
+)
 
 
 @dataclass
@@ -30,8 +39,7 @@ CATALOGUE = [
 
 def published() -> ContentModel:
     model = ContentModel(len(CATALOGUE) + 2)
-    for row, video in enumerate(CATALOGUE):
-        model.publish(row, video)
+    model.publish(np.arange(len(CATALOGUE), dtype=np.int32), CATALOGUE)
     return model
 
 
@@ -41,7 +49,7 @@ def context(*history: int) -> Context:
 
 def test_a_new_video_is_near_to_its_category_and_far_from_others() -> None:
     model = published()
-    model.publish(4, Video("a title of other words", ("cooking",)))
+    model.publish(np.array([4], np.int32), [Video("a title of other words", ("cooking",))])
     cook = model.score_many(context(0, 1), np.array([4], np.int32))[0]
     player = model.score_many(context(2, 3), np.array([4], np.int32))[0]
     assert cook > 0.3
@@ -59,10 +67,50 @@ def test_scores_are_cosines_of_the_decayed_mean() -> None:
     np.testing.assert_allclose(out, expected[:4], atol=1e-6)
 
 
+def vector(vocabulary: Vocabulary, described: Terms) -> Float32Array:
+    """Without counting it."""
+    made: Float32Array = vocabulary.vectors([described], np.zeros(1, np.bool_))[0]
+    return made
+
+
+def test_together_or_one_by_one_is_the_same() -> None:
+    together, apart = published(), ContentModel(len(CATALOGUE) + 2)
+    for row, video in enumerate(CATALOGUE):
+        apart.publish(np.array([row], np.int32), [video])
+    np.testing.assert_array_equal(together.columns["content"], apart.columns["content"])
+    np.testing.assert_array_equal(together.vocabulary.frequency, apart.vocabulary.frequency)
+
+
+def test_a_row_named_twice_counts_once_and_the_last_description_stays() -> None:
+    model = ContentModel(1)
+    model.publish(np.zeros(2, np.int32), CATALOGUE[:2])
+    assert model.vocabulary.documents.tolist() == [1]
+    alone = ContentModel(1)
+    alone.publish(np.zeros(1, np.int32), CATALOGUE[:1])
+    alone.publish(np.zeros(1, np.int32), CATALOGUE[1:2])
+    np.testing.assert_array_equal(model.columns["content"], alone.columns["content"])
+
+
+def test_a_vector_is_the_sum_of_its_groups_by_the_formula() -> None:
+    vocabulary = Vocabulary()
+    for number in range(9):
+        vocabulary.vectors([terms(title="cat", tags=[f"t{number % 2}"])], np.ones(1, np.bool_))
+    described = terms(title="cat cat dog", tags=["t1"], author="ann")
+    expected = np.zeros(DIMENSIONS)
+    for group, counts in described.items():
+        part = np.zeros(DIMENSIONS)
+        for term, count in counts.items():
+            used = vocabulary.frequency[(term >> 32) % BUCKETS]
+            rarity = max(np.log((1 + 9) / (1 + used)) + 1, LEAST_RARITY)
+            part[term % DIMENSIONS] += (1 if term >> 63 else -1) * (1 + np.log(count)) * rarity
+        expected += GROUP_WEIGHTS[group] * part / np.linalg.norm(part)
+    np.testing.assert_allclose(vector(vocabulary, described), expected / np.linalg.norm(expected), atol=1e-6)
+
+
 def test_vectors_have_length_one_or_are_empty() -> None:
     model = published()
     np.testing.assert_allclose(np.linalg.norm(model.columns["content"], axis=1), [1, 1, 1, 1, 0, 0], atol=1e-6)
-    assert not Vocabulary().vector(terms()).any()
+    assert not vector(Vocabulary(), terms()).any()
     assert model.score_many(context(4), np.arange(6, dtype=np.int32)).tolist() == [0.0] * 6
     assert model.score_many(context(), np.arange(6, dtype=np.int32)).tolist() == [0.0] * 6
 
@@ -70,24 +118,26 @@ def test_vectors_have_length_one_or_are_empty() -> None:
 def test_rare_terms_weigh_more() -> None:
     vocabulary = Vocabulary()
     for number in range(50):
-        vocabulary.learn_one(terms(title=f"common word{number}"))
-    both = vocabulary.vector(terms(title="common rare"))
-    assert both @ vocabulary.vector(terms(title="rare")) > 2 * abs(both @ vocabulary.vector(terms(title="common")))
+        vocabulary.vectors([terms(title=f"common word{number}")], np.ones(1, np.bool_))
+    both = vector(vocabulary, terms(title="common rare"))
+    assert both @ vector(vocabulary, terms(title="rare")) > 2 * abs(both @ vector(vocabulary, terms(title="common")))
 
 
 def test_case_and_order_of_words_do_not_matter() -> None:
     vocabulary = Vocabulary()
-    np.testing.assert_array_equal(vocabulary.vector(terms(title="Big CAT")), vocabulary.vector(terms(title="cat big")))
+    np.testing.assert_array_equal(
+        vector(vocabulary, terms(title="Big CAT")), vector(vocabulary, terms(title="cat big"))
+    )
 
 
 def test_a_tag_is_not_a_word() -> None:
     vocabulary = Vocabulary()
-    assert abs(vocabulary.vector(terms(title="cat")) @ vocabulary.vector(terms(tags=["cat"]))) < 0.5
+    assert abs(vector(vocabulary, terms(title="cat")) @ vector(vocabulary, terms(tags=["cat"]))) < 0.5
 
 
 def test_publishing_again_replaces_the_vector_and_counts_once() -> None:
     model = published()
-    model.publish(0, Video("smash", ("tennis",), ("sport",)))
+    model.publish(np.array([0], np.int32), [Video("smash", ("tennis",), ("sport",))])
     assert model.vocabulary.documents.tolist() == [4]
     assert model.score_many(context(2), np.array([0], np.int32))[0] > 0.3
 

@@ -41,15 +41,33 @@ def test_the_capacity_is_a_bound() -> None:
     with pytest.raises(StateFull, match="HEADRACE_MAX_VIDEOS"):
         replica.row_of("v3")
     with pytest.raises(StateFull, match="HEADRACE_MAX_VIDEOS"):
-        replica.row_of_hash(12)
+        replica.rows_of_hashes(np.array([12], np.uint64))
     assert replica.find("v3") is None
     assert replica.row_of("v1") == 1
     assert len(replica) == 3
 
 
+def test_rows_made_together_equal_rows_made_one_by_one() -> None:
+    together, apart = replica_of(), replica_of()
+    names = ["a", "b", "a", "c"]
+    rows = together.rows_of(names)
+    assert rows.tolist() == [apart.row_of(name) for name in names]
+    np.testing.assert_array_equal(together.base["q"][:3], apart.base["q"][:3])
+    np.testing.assert_array_equal(together.active_rows(), rows[[0, 1, 3]])
+
+
+def test_rows_made_before_the_capacity_was_met_are_whole() -> None:
+    replica, other = replica_of(2), replica_of()
+    with pytest.raises(StateFull):
+        replica.rows_of(["a", "b", "c"])
+    other.rows_of(["a", "b"])
+    np.testing.assert_array_equal(replica.base["q"][:2], other.base["q"][:2])
+    assert replica.find("c") is None
+
+
 def test_a_placeholder_becomes_the_video_when_its_id_arrives() -> None:
     replica = replica_of()
-    row = replica.row_of_hash(video_code("a"))
+    [row] = replica.rows_of_hashes(np.array([video_code("a")], np.uint64)).tolist()
     assert not replica.active[row]
     assert len(replica.rows_in(replica.partition[row])) == 0 or replica.partition[row] == -1
     assert replica.find("a") is None
@@ -58,7 +76,7 @@ def test_a_placeholder_becomes_the_video_when_its_id_arrives() -> None:
     assert replica.row_of("a") == row
     assert replica.active[row]
     assert replica.ids_of([row]) == ["a"]
-    assert replica.row_of_hash(video_code("a")) == row
+    assert replica.rows_of_hashes(np.array([video_code("a")], np.uint64)).tolist() == [row]
 
 
 def test_hashes_become_rows_in_any_shape() -> None:
