@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -69,12 +69,12 @@ def kafka_jars(cache: Path, fetch: Fetch | None = None) -> list[Path]:
     return _complete(final)
 
 
-def fetch_from_maven(repository: Path) -> list[Path]:
-    """Resolve the broker and its runtime dependencies with jgo (no Maven needed) and download their jars."""
+def fetch_from_maven(repository: Path, coordinates: Sequence[str] = (KAFKA, LOGGING)) -> list[Path]:
+    """Resolve artifacts and their runtime dependencies with jgo (no Maven needed) and download their jars."""
     from jgo.maven import MavenContext  # slow to import, and needed once a machine
 
     context = MavenContext(repo_cache=repository, timeout=DOWNLOAD_TIMEOUT_S)
-    inputs, transitive = context.resolver.resolve([context.create_dependency(name) for name in (KAFKA, LOGGING)])
+    inputs, transitive = context.resolver.resolve([context.create_dependency(name) for name in coordinates])
     wanted = [*inputs, *(dependency for dependency in transitive if dependency.scope in ("compile", "runtime"))]
     return [dependency.artifact.resolve() for dependency in wanted]
 
