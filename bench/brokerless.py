@@ -60,11 +60,14 @@ class BrokerlessWorker:
 
     def publish(self, videos: Iterable[tuple[str, Video]]) -> None:
         """Put videos into the catalogue, through their agent."""
+        parts: dict[int, list[Record]] = {}
         for video_id, video in videos:
             key = video_id.encode()
             partition = partition_of(key, self.engine.options.partitions)
-            record = self._record(VIDEOS, partition, key, encode(video), 0)
-            catalog.step(self.engine, self.engine.shards[partition], VIDEOS, [record])
+            parts.setdefault(partition, []).append(self._record(VIDEOS, partition, key, encode(video), 0))
+        for partition, mine in parts.items():
+            for first in range(0, len(mine), CHUNK):
+                catalog.step(self.engine, self.engine.shards[partition], VIDEOS, mine[first : first + CHUNK])
 
     def records(self, events: Iterable[Interaction]) -> list[tuple[int, Record]]:
         """Events as records of `interactions`, with their partitions; each call goes on behind the last one's offsets."""
