@@ -1,7 +1,6 @@
-"""A `headrace worker` process, as an operator starts it, and a view of what it has committed."""
+"""A `headrace worker` process, as an operator starts it in a terminal, whose failures are the test's."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,13 +10,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-
+from cli.committed import latest, read_committed
+from cli.worker_process import HOST, handled, worker_environment
 from infra.kafka_probe import free_port
 
-HOST = "127.0.0.1"
+__all__ = ["HOST", "RunningWorker", "handled", "latest", "read_committed"]
 
 
 class RunningWorker:
@@ -27,14 +25,7 @@ class RunningWorker:
         home.mkdir(parents=True, exist_ok=True)
         self.port = free_port(HOST)
         self.log_file = home / f"worker-{time.time_ns()}.log"
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")},
-            "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
-            "HEADRACE_HOME": str(home),
-            "HEADRACE_APP": app,
-            "HEADRACE_WEB_PORT": str(self.port),
-            **{f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()},
-        }
+        self._environment = worker_environment(bootstrap, home, self.port, {"app": app, **settings})
 
     def __enter__(self) -> "RunningWorker":
         with self.log_file.open("wb") as log:
@@ -80,53 +71,3 @@ class RunningWorker:
             assert self.process.poll() is None, f"the worker ended by itself:\n{self.log[-3000:]}"
             time.sleep(0.02)
         raise AssertionError(f"not in {timeout_s:.0f} s; totals {self.totals()}, log:\n{self.log[-3000:]}")
-
-
-def handled(totals: dict[str, int]) -> int:
-    """Interactions that became one of the four things."""
-    return sum(totals.get(name, 0) for name in ("learned", "ignored", "duplicate", "dead"))
-
-
-def read_committed(bootstrap: str, topic: str) -> list[Message]:
-    """Every committed record of the topic, each partition in order."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "test-reader",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-        }
-    )
-    records: list[Message] = []
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        left = set(partitions)
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        deadline = time.monotonic() + 20
-        while left:
-            assert time.monotonic() < deadline, f"{topic} does not end"
-            for record in consumer.consume(5_000, timeout=0.2):
-                error = record.error()
-                if error is None:
-                    records.append(record)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(record.partition() or 0)
-                else:
-                    raise KafkaException(error)
-    finally:
-        consumer.close()
-    return sorted(records, key=lambda record: (record.partition() or 0, record.offset() or 0))
-
-
-def latest(records: list[Message]) -> dict[tuple[int, bytes], bytes]:
-    """What a compacted topic means: the last value of each key and partition, without deleted keys."""
-    values: dict[tuple[int, bytes], Any] = {}
-    for record in records:
-        key = (record.partition() or 0, record.key() or b"")
-        if record.value() is None:
-            values.pop(key, None)
-        else:
-            values[key] = record.value()
-    return values

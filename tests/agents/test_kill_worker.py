@@ -12,6 +12,9 @@ import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
 
+from cli.committed import latest, read_committed
+from cli.recount import Recount
+from cli.worker_process import handled
 from infra.embedded_kafka import EmbeddedKafka
 from ingestion.produce import produce_videos
 from ingestion.simulate import Audience
@@ -19,8 +22,7 @@ from state import rows
 from state.replica import video_code
 from state.store import RocksStore
 from state.users import DUPLICATE, IGNORED, KINDS, POSITIVE, SIGNAL
-from tests.agents.running_worker import RunningWorker, handled, latest, read_committed
-from tests.recount import Recount
+from tests.agents.running_worker import RunningWorker
 from topics.interactions import Interaction, decode_value, encode
 from topics.partitions import partition_of
 from topics.rejected import Rejected

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Message
 
+from cli.committed import latest, read_committed
+from cli.recount import Recount
+from cli.worker_process import handled
 from infra.embedded_kafka import EmbeddedKafka
 from ingestion.produce import produce_events
 from ingestion.simulate import Audience
 from state import rows
 from state.users import DUPLICATE, KINDS
-from tests.agents.running_worker import RunningWorker, handled, latest, read_committed
-from tests.recount import Recount
+from tests.agents.running_worker import RunningWorker
 from topics.interactions import Interaction, decode_value
 from topics.specs import INTERACTIONS, changelog_topic, ensure_topics, specs
 

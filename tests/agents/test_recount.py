@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 
+from cli.recount import COVISITS_HALF_LIFE, Recount
 from state import rows
 from state.replica import video_code
 from state.users import DUPLICATE, IGNORED, KINDS
 from tests.agents.world import EVIDENCE, NOW_MS, World, liked, random_events, world
-from tests.recount import Recount
 from topics.interactions import Interaction
 from topics.specs import INTERACTIONS
 
@@ -50,11 +50,9 @@ def check(state: World, events: list[Interaction], dead: int = 0) -> None:
                 growth = 2.0 ** ((ticks(state, NOW_MS) - at) / engine.covisitation.rule.half_life)
                 found[str(engine.replica.ids[row]), str(engine.replica.ids[neighbour])] = float(weight) / growth
     expected = {
-        pair: sum(
-            weight * 2.0 ** ((ticks(state, at_ms) - ticks(state, NOW_MS)) / engine.covisitation.rule.half_life)
-            for weight, at_ms in parts
-        )
-        for pair, parts in recount.links.items()
+        (source, target): total.as_of(NOW_MS, COVISITS_HALF_LIFE * recount.tick_ms)
+        for source, targets in recount.covisits.items()
+        for target, total in targets.items()
     }
     assert found.keys() == expected.keys()
     assert [found[pair] for pair in sorted(found)] == pytest.approx(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.plain_user import Event, PlainUser
 from state import rows
 from state.engine import Engine, EngineOptions
 from state.errors import StateFull
@@ -23,7 +24,6 @@ from state.users import (
     SEEN_MAX,
     Users,
 )
-from tests.plain_user import Event, PlainUser
 
 
 def replica_of(capacity: int = 1_000) -> Replica:

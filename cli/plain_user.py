@@ -1,24 +1,23 @@
-"""What a user's state means, in the slowest and plainest words: the reference for admission and for recounts of logs."""
+"""What a user's state means, in the slowest and plainest words: the reference for admission and for recounts of logs.
+
+Independent of what it checks: no array, no hash, and its constants are written out here once more.
+"""
 
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
-from state.users import (
-    ACT_NEGATIVE,
-    ACT_SEEN,
-    ACT_UNDO,
-    DUPLICATE,
-    HISTORY,
-    IGNORED,
-    POSITIVE,
-    RECENT_IDS,
-    SEEN_MAX,
-    SIGNAL,
-)
+#: Bounds of a user: latest positives, event ids remembered, videos seen.
+HISTORY, RECENT_IDS, SEEN_MAX = 20, 32, 2048
+#: What becomes of an event.
+POSITIVE, SIGNAL, IGNORED, DUPLICATE = 0, 1, 2, 3
+#: How an event's kind acts on the user.
+ACT_NONE, ACT_SEEN, ACT_NEGATIVE, ACT_UNDO = 0, 1, 2, 3
 
 
 @dataclass
 class Event:
+    """One event; `kind` is its number, `event_id` the number that stands for its id."""
+
     user: str
     video: str
     event_id: int
@@ -30,6 +29,8 @@ class Event:
 
 @dataclass
 class PlainUser:
+    """A user's state after the events admitted so far."""
+
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_IDS))
     #: Videos seen, oldest first, and whether the pair had its positive.
     seen: "OrderedDict[str, bool]" = field(default_factory=OrderedDict)
