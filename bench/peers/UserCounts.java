@@ -17,7 +17,7 @@ import org.apache.kafka.streams.kstream.Materialized;
 
 /**
  * Kafka Streams: JSON in, one count a user in RocksDB, changelog on, one thread; all other settings are its defaults, and so
- * at_least_once, a record cache of 10 MB and a commit every 30 s.
+ * at_least_once, a record cache of 10 MB (none with -Duncached=true) and a commit every 30 s.
  */
 public final class UserCounts {
     private static final int EVERY = 500;
@@ -63,6 +63,9 @@ public final class UserCounts {
         settings.put(StreamsConfig.APPLICATION_ID_CONFIG, arguments[1]);
         settings.put(StreamsConfig.STATE_DIR_CONFIG, arguments[2]);
         settings.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
+        if (Boolean.getBoolean("uncached")) {
+            settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
+        }
         KafkaStreams streams = new KafkaStreams(builder.build(), settings);
         Runtime.getRuntime().addShutdownHook(new Thread(() -> {
             streams.close(Duration.ofSeconds(20));

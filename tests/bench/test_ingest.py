@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import full_learning, ingest
+from bench import full_learning, ingest, workload
 from bench.contender import Contender, ContenderFailed, Run, on_core
 from bench.peers.peer import PEERS
 from bench.rates import Sample, TooShort, ratios, steady_rate
@@ -92,6 +92,8 @@ def test_one_core_is_given_back() -> None:
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "FOLDER", tmp_path / "ingest")
+    monkeypatch.setattr(workload, "USERS", 500)
+    monkeypatch.setattr(workload, "VIDEOS", 200)
     # A short log is learned between two looks at the usual pace.
     monkeypatch.setattr(full_learning, "ASK_EVERY_S", 0.01)
 
