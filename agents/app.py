@@ -23,6 +23,7 @@ from agents.inbox import Record
 from agents.takeover import changelog_consumer, take_over
 from infra import metrics
 from state.engine import Engine
+from state.index import EXACT_BELOW
 from state.shard import Shard
 from topics import specs
 
@@ -36,9 +37,9 @@ REVOKE_TIMEOUT_S = 5.0
 PENDING_BYTES = 4_000_000
 #: A checkpoint may take this share of the time: after a long one, the next waits longer.
 CHECKPOINT_SHARE = 0.25
-#: Rows written to the graph index a turn, about 10 ms of one core, in a thread.
-INDEX_BUDGET_ROWS = 40
-INDEX_PAUSE_S = 0.05
+#: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
+INDEX_BUDGET_S = 0.01
+INDEX_PAUSE_S = 0.07
 #: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
 _NAMED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 
@@ -248,10 +249,12 @@ class HeadraceApp(faust.App):
             await asyncio.sleep(0.01)
 
     async def keep_indexing(self) -> None:
-        """Keep the graph index near the current factors, in a thread and within its budget."""
+        """Keep the graph index near the current factors, in a thread and within its budget, once there is use for it."""
+        engine = self.engine
         while not self.should_stop and self.failure is None:
-            columns = self.engine.mf.columns
-            await asyncio.to_thread(self.engine.index.refresh, columns["q"], columns["b"], INDEX_BUDGET_ROWS)
+            if len(engine.replica) > EXACT_BELOW:
+                columns = engine.mf.columns
+                await asyncio.to_thread(engine.index.refresh, columns["q"], columns["b"], INDEX_BUDGET_S)
             await asyncio.sleep(INDEX_PAUSE_S)
 
     def publish_metrics(self) -> None:

@@ -12,10 +12,9 @@ import numpy as np
 from online_models.base import Context
 from online_models.blend import BlendWeights, Models, components, merge
 from state.engine import Engine
+from state.index import EXACT_BELOW
 from state.types import BoolArray, Float32Array, Int32Array
 
-#: Videos up to which everything is scored: 0.4 ms at 7,000; the union costs about that at any size.
-EXACT_BELOW = 20_000
 #: Candidates by source.
 FROM_INDEX = 200
 FROM_NEIGHBOURS = 100
@@ -60,7 +59,9 @@ def find_candidates(engine: Engine, context: Context, allowed: BoolArray) -> Int
     """Allowed rows that some source proposes, ascending; int32."""
     count = len(allowed)
     plays = engine.popularity.columns["plays"]
-    found = [engine.index.search(engine.mf.user_vector(context.p, context.history), FROM_INDEX)]
+    factors = engine.mf.columns
+    z = engine.mf.user_vector(context.p, context.history)
+    found = [engine.index.search(z, FROM_INDEX, factors["q"], factors["b"])]
     scores = np.empty(count, np.float32)
     for model in (engine.covisitation, engine.markov):
         model.scores(context.history, plays, context.ticks, scores)

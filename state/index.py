@@ -1,31 +1,113 @@
 """A graph index (HNSW) over item factors, for the videos with the largest `b + q . z`.
 
-Flows in: rows whose vectors changed. Flows out: candidates, to be scored again with current vectors. Maximum inner product is
-no metric, so vectors are lifted to `[q, b, sqrt(M^2 - |q|^2 - b^2)]` and queried with `[z, 1, 0]` (Bachrach et al. 2014): then
-the order by inner product is the order by distance, exactly. M is the largest norm with headroom; a vector that outgrows it
-rebuilds the index. Always holds: a removed row is never returned.
+Flows in: rows whose vectors changed. Flows out: rows, best first by their current vectors. Maximum inner product is no metric, so
+vectors are lifted to `[q, b, sqrt(M^2 - |q|^2 - b^2)]` and queried with `[z, 1, 0]` (Bachrach et al. 2014): then the order by
+inner product is the order by distance, exactly. M is the largest norm with headroom; a vector that outgrows it has a new graph
+built beside the old one.
+
+Vectors drift faster than a graph can follow within a modest share of a core. So a search looks in two places, as in a log-structured
+store: the graph holds vectors as they were, and the rows that have moved since (`waiting`) are scored one by one. A refresh keeps
+these few, the most moved first. Always holds: a removed row is never returned; a row that moved is found wherever it is.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from threading import Lock
 
 import hnswlib
 import numpy as np
 
-from state.types import AnyArray, Float32Array, Int32Array
+from online_models.linear import dot_rows
+from state.types import BoolArray, Float32Array, Int32Array
 
+#: Rows up to which scoring all of them takes no longer than finding candidates first: no graph is needed, none is kept.
+EXACT_BELOW = 20_000
 #: Graph degree and build effort: updates at 0.3 to 0.9 ms, recall@100 of 0.999 at SEARCH_EFFORT.
 DEGREE = 16
 BUILD_EFFORT = 100
 SEARCH_EFFORT = 200
-#: A row is updated when its vector moved by this share of its length; smaller drift costs less recall than updates cost time.
+#: The graph is asked for this many times what is wanted: what moved by less than DRIFT changes places among them.
+SPARE = 2
+#: A row waits for its update when its vector moved by this share of its length.
 DRIFT = 0.05
-#: M over the largest norm at the last rebuild.
+#: M over the largest norm when the graph was begun.
 HEADROOM = 1.5
+#: Rows written while searches wait, about a millisecond.
+SLICE = 2
+#: Rows chosen a refresh: more than a budget lets write.
+MOST = 256
+
+
+class _Graph:
+    """An HNSW graph of vectors whose norm is at most `norm`."""
+
+    def __init__(self, k: int, norm: float, capacity: int) -> None:
+        self.norm = norm
+        self.capacity = capacity
+        #: The vectors as they were written; which rows have one, and which of these may be returned. Memory is taken as rows come.
+        self.held: Float32Array = np.zeros((capacity, k + 1), np.float32)
+        self.present: BoolArray = np.zeros(capacity, np.bool_)
+        self.live: BoolArray = np.zeros(capacity, np.bool_)
+        self._count = 0
+        self._live_count = 0
+        self._room = min(1024, capacity)
+        self._index = hnswlib.Index(space="ip", dim=k + 2)
+        self._index.init_index(
+            max_elements=self._room, M=DEGREE, ef_construction=BUILD_EFFORT, random_seed=1, allow_replace_deleted=False
+        )
+        self._index.set_num_threads(1)
+
+    def __len__(self) -> int:
+        return self._live_count
+
+    def write(self, rows: Int32Array, vectors: Float32Array) -> None:
+        """Put rows in, or in another place; int32 (m,) and float32 (m, k + 1), no row twice."""
+        self._count += int((~self.present[rows]).sum())
+        self._live_count += int((~self.live[rows]).sum())
+        while self._count > self._room:
+            self._room = min(2 * self._room, self.capacity)
+            self._index.resize_index(self._room)
+        for row in rows[self.present[rows] & ~self.live[rows]].tolist():
+            self._index.unmark_deleted(row)
+        lift = np.sqrt(np.maximum(self.norm**2 - (vectors**2).sum(axis=1), 0.0))
+        self._index.add_items(np.concatenate([vectors, lift[:, None]], axis=1), rows, num_threads=1)
+        self.held[rows] = vectors
+        self.present[rows] = self.live[rows] = True
+
+    def remove(self, row: int) -> None:
+        """Return the row no more."""
+        if self.live[row]:
+            self._index.mark_deleted(row)
+            self.live[row] = False
+            self._live_count -= 1
+
+    def moved(self, rows: Int32Array, vectors: Float32Array) -> Float32Array:
+        """How far `vectors` are from those held, in lengths of the latter; infinite where there is none. float32, (m,)."""
+        held = self.held[rows]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares: Float32Array = np.sqrt(((vectors - held) ** 2).sum(axis=1) / (held**2).sum(axis=1))
+        shares[~self.live[rows]] = np.inf
+        return shares
+
+    def nearest(self, query: Float32Array, n: int) -> Int32Array:
+        """About the `n` nearest rows, best first; fewer where there are fewer, or where the graph falls into parts."""
+        n = min(n, len(self))
+        while n > 0:
+            self._index.set_ef(max(SEARCH_EFFORT, n))
+            try:
+                found, _ = self._index.knn_query(query, k=n, num_threads=1)
+                return np.asarray(found[0], np.int32)
+            except RuntimeError:
+                # Among ties a walk may reach fewer than `n`: hnswlib then gives none.
+                n //= 2
+        return np.empty(0, np.int32)
 
 
 class ItemIndex:
-    """HNSW over rows of the replica.
+    """The graph, the rows that moved since they were written to it, and the graph that is to replace it.
+
+    `mark`, `remove` and `search` are called by the loop, `refresh` by one thread. Memory: 140 bytes a row for vectors as written
+    and flags, about 300 in the graph; twice that while a new graph is built.
 
     Parameters
     ----------
@@ -36,57 +118,46 @@ class ItemIndex:
     def __init__(self, k: int, capacity: int) -> None:
         self.k = k
         self.capacity = capacity
+        #: Held while the graph is written or searched.
         self._lock = Lock()
-        #: Marked by the loop, taken by the thread that refreshes: each touches the two sets by atomic operations only.
-        self._dirty: set[int] = set()
-        self._removed: set[int] = set()
-        self._size = 0
-        self._begin(1.0, 1024)
-
-    def _begin(self, norm: float, size: int) -> None:
-        index = hnswlib.Index(space="ip", dim=self.k + 2)
-        index.init_index(
-            max_elements=size, M=DEGREE, ef_construction=BUILD_EFFORT, random_seed=1, allow_replace_deleted=False
-        )
-        index.set_ef(SEARCH_EFFORT)
-        index.set_num_threads(1)
-        self._index = index
-        self._norm = norm
-        self._size = size
-        self._held: dict[int, Float32Array] = {}
-        self._gone: set[int] = set()
+        self._graph = _Graph(k, 0.0, capacity)
+        self._next: _Graph | None = None
+        self._queue: Int32Array = np.empty(0, np.int32)
+        self._largest = 0.0
+        #: (capacity,) changed and not looked at; not to be returned; how far it moved if it waits, else 0.
+        self._marked: BoolArray = np.zeros(capacity, np.bool_)
+        self._removed: BoolArray = np.zeros(capacity, np.bool_)
+        self._moved: Float32Array = np.zeros(capacity, np.float32)
+        #: Rows that are scored one by one, and the same as flags; replaced together, never changed.
+        self._apart: tuple[Int32Array, BoolArray] = (np.empty(0, np.int32), np.zeros(capacity, np.bool_))
 
     def __len__(self) -> int:
-        """Rows that a search can return."""
-        return len(self._held) - len(self._gone)
+        """Rows in the graph that a search can return."""
+        return len(self._graph)
 
     @property
     def waiting(self) -> int:
         """Rows whose change is not in the graph yet."""
-        return len(self._dirty)
+        return int(np.count_nonzero((self._marked | (self._moved > 0)) & ~self._removed)) + len(self._queue)
 
     def mark(self, rows: Int32Array) -> None:
-        """These rows changed or are new; `refresh` will take them in."""
-        marked = rows.tolist()
-        self._removed.difference_update(marked)
-        self._dirty.update(marked)
+        """These rows (int32, (m,)) changed or are new; `refresh` will look at them."""
+        self._removed[rows] = False
+        self._marked[rows] = True
 
     def remove(self, rows: Iterable[int]) -> None:
         """These rows may not be returned any more; at once."""
-        removed = set(rows)
-        if not removed:
+        removed = np.fromiter(rows, np.int32)
+        if not len(removed):
             return
-        # A refresh may hold some of them already, and is to leave them out.
-        self._removed |= removed
-        self._dirty -= removed
+        self._removed[removed] = True
+        self._marked[removed] = False
         with self._lock:
-            for row in removed:
-                if row in self._held and row not in self._gone:
-                    self._index.mark_deleted(row)
-                    self._gone.add(row)
+            for row in removed.tolist():
+                self._graph.remove(row)
 
-    def refresh(self, q: Float32Array, b: Float32Array, limit: int = 1000) -> int:
-        """Take in up to `limit` marked rows, most of them only if they drifted.
+    def refresh(self, q: Float32Array, b: Float32Array, budget_s: float = 0.05) -> int:
+        """Look at the marked rows, then write to the graph, the most moved first, until `budget_s` seconds are over.
 
         Parameters
         ----------
@@ -94,83 +165,112 @@ class ItemIndex:
 
         Returns
         -------
-        How many rows were written to the graph.
+        How many rows were written to a graph.
         """
-        rows = np.array(self._take(limit), np.int64)
-        if not len(rows):
-            return 0
-        vectors = np.concatenate([q[rows], b[rows, None]], axis=1).astype(np.float32)
-        sound = np.isfinite(vectors).all(axis=1)
-        rows, vectors = rows[sound], vectors[sound]
-        with self._lock:
-            moved = np.array(
-                [
-                    row not in self._removed and self._moved(row, vector)
-                    for row, vector in zip(rows.tolist(), vectors, strict=True)
-                ],
-                np.bool_,
-            )
-            rows, vectors = rows[moved], vectors[moved]
-            if not len(rows):
-                return 0
-            largest = float(np.sqrt((vectors**2).sum(axis=1)).max())
-            if largest > self._norm:
-                self._rebuild(largest * HEADROOM)
-            self._insert(rows, vectors)
-            return len(rows)
-
-    def _take(self, limit: int) -> list[int]:
-        batch: list[int] = []
-        while len(batch) < limit:
-            try:
-                batch.append(self._dirty.pop())
-            except KeyError:
-                # Not asked for by length: a removal may empty the set between the question and the answer.
+        until = time.perf_counter() + budget_s
+        self._look(self._graph, q, b)
+        self._set_apart()
+        if self._next is None and self._largest > self._graph.norm:
+            self._next = _Graph(self.k, self._largest * HEADROOM, self.capacity)
+            self._queue = np.flatnonzero(self._graph.live).astype(np.int32)
+        if self._next is not None:
+            return self._build(self._next, q, b, until)
+        written = 0
+        for rows in self._most_moved():
+            with self._lock:
+                kept = rows[~self._removed[rows]]
+                written += _write_sound(self._graph, kept, q, b)
+                self._moved[rows] = 0
+            if time.perf_counter() > until:
                 break
-        return batch
+        self._set_apart()
+        return written
 
-    def _moved(self, row: int, vector: Float32Array) -> bool:
-        held = self._held.get(row)
-        if held is None or row in self._gone:
-            return True
-        return float(np.linalg.norm(vector - held)) > DRIFT * float(np.linalg.norm(held))
+    def _look(self, graph: _Graph, q: Float32Array, b: Float32Array) -> None:
+        """See how far each marked row has moved from what the graph holds."""
+        looked = np.flatnonzero(self._marked[: len(b)]).astype(np.int32)
+        self._marked[looked] = False
+        for first in range(0, len(looked), 4096):
+            rows = looked[first : first + 4096]
+            vectors = _vectors(q, b, rows)
+            moved = graph.moved(rows, vectors)
+            # A vector that is not finite is returned by no path.
+            norms = np.sqrt((vectors**2).sum(axis=1))
+            sound = np.isfinite(norms)
+            self._largest = max(self._largest, float(norms[sound].max(initial=0.0)))
+            self._moved[rows] = np.where(sound & (moved > DRIFT), moved, 0)
 
-    def _rebuild(self, norm: float) -> None:
-        kept = {row: vector for row, vector in self._held.items() if row not in self._gone}
-        self._begin(norm, self._size)
-        if kept:
-            self._insert(np.array(list(kept), np.int64), np.stack(list(kept.values())))
+    def _set_apart(self) -> None:
+        flags = (self._moved > 0) & ~self._removed
+        self._apart = np.flatnonzero(flags).astype(np.int32), flags
 
-    def _insert(self, rows: AnyArray, vectors: Float32Array) -> None:
-        while len(self._held) + len(rows) > self._size:
-            self._size *= 2
-            self._index.resize_index(self._size)
-        for row in self._gone.intersection(rows.tolist()):
-            self._index.unmark_deleted(row)
-            self._gone.discard(row)
-        lift = np.sqrt(np.maximum(self._norm**2 - (vectors**2).sum(axis=1), 0.0))
-        self._index.add_items(np.concatenate([vectors, lift[:, None]], axis=1), rows, num_threads=1)
-        for row, vector in zip(rows.tolist(), vectors, strict=True):
-            self._held[row] = vector
+    def _most_moved(self) -> Iterator[Int32Array]:
+        """Rows that wait, a few at a time, some of the most moved first."""
+        waiting = self._apart[0]
+        moved = self._moved[waiting]
+        if len(waiting) > MOST:
+            best = np.argpartition(-moved, MOST)[:MOST]
+            waiting, moved = waiting[best], moved[best]
+        ordered = waiting[np.argsort(-moved, kind="stable")]
+        return (ordered[first : first + SLICE] for first in range(0, len(ordered), SLICE))
 
-    def search(self, z: Float32Array, n: int) -> Int32Array:
-        """Rows with about the largest `b + q . z`, best first; fewer than `n` where the index holds fewer.
+    def _build(self, graph: _Graph, q: Float32Array, b: Float32Array, until: float) -> int:
+        """Go on with the next graph; nobody else sees it until it is whole."""
+        written = 0
+        while len(self._queue) and time.perf_counter() < until:
+            rows, self._queue = self._queue[:SLICE], self._queue[SLICE:]
+            written += _write_sound(graph, rows[~self._removed[rows]], q, b)
+        if not len(self._queue):
+            # What it holds of a row is another vector than the old one did.
+            self._marked |= (graph.present | self._graph.live | (self._moved > 0)) & ~self._removed
+            self._look(graph, q, b)
+            with self._lock:
+                self._graph, self._next = graph, None
+                for row in np.flatnonzero(self._removed & graph.live).tolist():
+                    graph.remove(row)
+                self._set_apart()
+        return written
+
+    def search(self, z: Float32Array, n: int, q: Float32Array, b: Float32Array) -> Int32Array:
+        """Rows with about the largest `b + q . z`, best first; fewer than `n` where fewer are known.
 
         Parameters
         ----------
         z : float32, shape (k,)
+        q, b : float32, shapes (rows, k) and (rows,); the factors as they are now
+
+        Returns
+        -------
+        int32, shape (at most n,)
         """
         query = np.concatenate([z, [1.0, 0.0]]).astype(np.float32)
+        if not np.isfinite(query).all():
+            return np.empty(0, np.int32)
         with self._lock:
-            n = min(n, len(self))
-            if n <= 0 or not np.isfinite(query).all():
-                return np.empty(0, np.int32)
-            self._index.set_ef(max(SEARCH_EFFORT, n))
-            while n:
-                try:
-                    found, _ = self._index.knn_query(query, k=n, num_threads=1)
-                    return np.asarray(found[0], np.int32)
-                except RuntimeError:
-                    # Among ties the graph falls into parts, and a walk may reach fewer than `n`: hnswlib then gives none.
-                    n //= 2
-        return np.empty(0, np.int32)
+            apart, is_apart = self._apart
+            found = self._graph.nearest(query, SPARE * n)
+        rows = np.concatenate([found[~is_apart[found]], apart])
+        rows = rows[~self._removed[rows]]
+        scores = np.empty(len(rows), np.float32)
+        dot_rows(q, z, scores, rows)
+        scores += b[rows]
+        scores[np.isnan(scores)] = -np.inf
+        if len(rows) > n:
+            chosen = np.argpartition(-scores, n - 1)[:n]
+            rows, scores = rows[chosen], scores[chosen]
+        ordered: Int32Array = rows[np.argsort(-scores, kind="stable")]
+        return ordered
+
+
+def _vectors(q: Float32Array, b: Float32Array, rows: Int32Array) -> Float32Array:
+    return np.concatenate([np.asarray(q[rows]), np.asarray(b[rows])[:, None]], axis=1)
+
+
+def _write_sound(graph: _Graph, rows: Int32Array, q: Float32Array, b: Float32Array) -> int:
+    """Write those whose vectors have a place in the graph; returns how many."""
+    vectors = _vectors(q, b, rows)
+    # False for a vector that is not finite. One that has outgrown the graph in this moment is marked, and looked at again.
+    sound = (vectors**2).sum(axis=1) <= graph.norm**2
+    if sound.any():
+        graph.write(rows[sound], vectors[sound])
+    return int(sound.sum())
