@@ -58,7 +58,7 @@ def worker() -> None:
     pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
     if not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
-    _load_kernels()
+    load_kernels()
     _await_broker(settings)
     failure: BaseException | None
     try:
@@ -88,9 +88,11 @@ def _live(settings: Settings) -> tuple[BaseException | None, bool]:
         ensure_topics(broker.bootstrap, specs(serving.app, serving.version, serving.partitions))
         # Where the version before had come when this one took over: those dead letters are written.
         previous = None if active is None else active.previous
-        judged = {} if previous is None else committed(broker.bootstrap, f"{serving.app}.{previous}")
+        judged = (
+            {} if previous is None else committed(broker.bootstrap, f"{serving.app}.{previous}", serving.partitions)
+        )
         with VersionWatch(serving, broker.bootstrap, pinned=settings.version_is_set) as watch:
-            return asyncio.run(live(serving, broker, watch, judged))
+            return asyncio.run(live(serving, broker, lambda _: watch.switched(), judged))
 
 
 def _leave_on_signals() -> None:
@@ -104,7 +106,7 @@ def _leave_on_signals() -> None:
         signal.signal(signum, leave)
 
 
-def _load_kernels() -> None:
+def load_kernels() -> None:
     """Load the compiled loops of the models; the first start on a machine compiles them."""
     told = threading.Timer(SLOW_LOAD_S, lambda: log.info("compiling kernels, once a machine: up to a minute"))
     told.daemon = True

@@ -1,18 +1,18 @@
 """One life of a worker: from an app that is built to one that has stopped, on one event loop.
 
 Settings and a broker flow in; what ended the life flows out. It is told to stop by SIGINT or SIGTERM, and stops by
-itself when the app fails, another version takes over, or the broker that this process started has ended.
+itself when the app fails, its watcher says so, or the broker that this process started has ended.
 """
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 
-from agents.app import Places
+from agents.app import HeadraceApp, Places
 from agents.worker import create_app
-from cli.active_version import VersionWatch
 from infra.embedded_kafka import Broker, BrokerError
 from infra.settings import Settings
 
@@ -26,20 +26,30 @@ FAILED_STOP_TIMEOUT_S = 5.0
 
 
 async def live(
-    settings: Settings, broker: Broker, watch: VersionWatch, judged: Places
+    settings: Settings,
+    broker: Broker,
+    look: Callable[[HeadraceApp], BaseException | None],
+    judged: Places | None = None,
+    until: Places | None = None,
 ) -> tuple[BaseException | None, bool]:
-    """Run one app to its end; `judged`: see `agents.app.WorkerOptions`.
+    """Run one app to its end.
+
+    Parameters
+    ----------
+    look : asked every `LOOK_EVERY_S`; what it returns ends the life, cleanly
+    judged, until : see `agents.app.WorkerOptions`
 
     Returns
     -------
-    What made it fail (VersionSwitched: nothing did; None: it was told to stop), and whether it had owned its shards.
+    What made it fail, else what `look` returned, else None: it was told to stop; and whether it had owned its shards.
     """
     stop = _stop_on_signals()
-    app = create_app(settings, broker.bootstrap, judged)
+    app = create_app(settings, broker.bootstrap, judged, until)
     app.finalize()
     starting = asyncio.ensure_future(app.start())
     announced = False
-    while not stop.is_set() and app.failure is None and watch.switched() is None:
+    ending: BaseException | None = None
+    while not stop.is_set() and app.failure is None and ending is None:
         if starting.done() and (error := starting.exception()) is not None:
             await app.crash(error)
         try:
@@ -50,8 +60,9 @@ async def live(
             announced = True
             address = f"http://{settings.web_host}:{settings.web_port}"
             log.info("worker ready", address=address, version=settings.version, shards=sorted(app.engine.shards))
+        ending = look(app)
         with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_EVERY_S)
+            await asyncio.wait_for(stop.wait(), 0.0 if ending else LOOK_EVERY_S)
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S if app.failure is None else FAILED_STOP_TIMEOUT_S):
             await app.stop()
@@ -64,7 +75,7 @@ async def live(
         await starting
     if app.failure is None:
         log.info("worker stopped")
-    return app.failure or (None if stop.is_set() else watch.switched()), app.started_once
+    return app.failure or ending, app.started_once
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -3,9 +3,11 @@
 A checkpoint commits the places of its shard inside its transaction, so a group's committed offsets are those of its cuts.
 """
 
+import time
 from collections.abc import Sequence
+from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from topics.specs import INTERACTIONS, USERS, VIDEOS, TopicsUnavailable
@@ -13,6 +15,10 @@ from topics.specs import INTERACTIONS, USERS, VIDEOS, TopicsUnavailable
 #: Topics that all versions read.
 SHARED = (INTERACTIONS, VIDEOS, USERS)
 ANSWER_TIMEOUT_S = 20.0
+
+_QUIET: dict[str, Any] = {"log_level": 0}  # what goes wrong is raised
+#: A worker always has a transaction under way: what is committed before it is wanted, not the end of it.
+_UNSTABLE: dict[str, Any] = {"isolation.level": "read_uncommitted"}
 
 Places = dict[str, dict[int, int]]
 
@@ -23,8 +29,12 @@ class GroupBusy(RuntimeError):
 
 def members(bootstrap: str, group: str) -> int:
     """How many consumers are in the group now; 0 if there is no such group. Raises TopicsUnavailable."""
-    future = _admin(bootstrap).describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)[group]
+    admin = _admin(bootstrap)
     try:
+        # Asked about a group that nobody has used yet, the client waits in vain for its coordinator.
+        if group not in _groups(admin):
+            return 0
+        future = admin.describe_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)[group]
         return len(future.result().members)
     except KafkaException as error:
         if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
@@ -32,32 +42,35 @@ def members(bootstrap: str, group: str) -> int:
         raise _unavailable(bootstrap, error) from error
 
 
-def committed(bootstrap: str, group: str) -> Places:
+def committed(bootstrap: str, group: str, partitions: int) -> Places:
     """Next offset of each partition of the shared topics that the group has committed. Raises TopicsUnavailable."""
-    future = _admin(bootstrap).list_consumer_group_offsets(
-        [ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_TIMEOUT_S
-    )[group]
     places: Places = {topic: {} for topic in SHARED}
+    # Asked by a group's name, a consumer reads its offsets without joining it.
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, **_UNSTABLE, **_QUIET}
+    )
     try:
-        for part in future.result().topic_partitions:
-            if part.error is None and part.offset >= 0 and part.topic in places:
-                places[part.topic][part.partition] = part.offset
+        if group in _groups(_admin(bootstrap)):
+            asked = [TopicPartition(topic, partition) for topic in SHARED for partition in range(partitions)]
+            for part in consumer.committed(asked, timeout=ANSWER_TIMEOUT_S):
+                if part.error is None and part.offset >= 0:
+                    places[part.topic][part.partition] = part.offset
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-            raise _unavailable(bootstrap, error) from error
+        raise _unavailable(bootstrap, error) from error
+    finally:
+        consumer.close()
     return places
 
 
 def log_bounds(bootstrap: str, partitions: int, topics: Sequence[str] = SHARED) -> tuple[Places, Places]:
     """First and next offset of each partition of the topics. Raises TopicsUnavailable."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-bounds", "enable.auto.commit": False})
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-bounds", **_QUIET})
     lows: Places = {topic: {} for topic in topics}
     highs: Places = {topic: {} for topic in topics}
     try:
         for topic in topics:
             for partition in range(partitions):
-                bounds = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
-                lows[topic][partition], highs[topic][partition] = bounds
+                lows[topic][partition], highs[topic][partition] = _bounds(consumer, TopicPartition(topic, partition))
     except KafkaException as error:
         raise _unavailable(bootstrap, error) from error
     finally:
@@ -65,11 +78,27 @@ def log_bounds(bootstrap: str, partitions: int, topics: Sequence[str] = SHARED) 
     return lows, highs
 
 
+def _bounds(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
+    """A leader that has just been chosen may still deny it."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return low, high
+
+
 def delete_group(bootstrap: str, group: str) -> bool:
     """Delete the group with its offsets; whether there was one. Raises GroupBusy, TopicsUnavailable."""
-    future = _admin(bootstrap).delete_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)[group]
+    admin = _admin(bootstrap)
     try:
-        future.result()
+        if group not in _groups(admin):
+            return False
+        admin.delete_consumer_groups([group], request_timeout=ANSWER_TIMEOUT_S)[group].result()
     except KafkaException as error:
         code = error.args[0].code()
         if code == KafkaError.GROUP_ID_NOT_FOUND:
@@ -83,7 +112,8 @@ def delete_group(bootstrap: str, group: str) -> bool:
 def delete_topics(bootstrap: str, names: Sequence[str]) -> list[str]:
     """Delete topics with all that is in them; returns those that were there. Raises TopicsUnavailable."""
     deleted = []
-    for name, future in _admin(bootstrap).delete_topics(list(names), operation_timeout=ANSWER_TIMEOUT_S).items():
+    admin = _admin(bootstrap)
+    for name, future in admin.delete_topics(list(names), operation_timeout=ANSWER_TIMEOUT_S).items():
         try:
             future.result()
             deleted.append(name)
@@ -94,7 +124,12 @@ def delete_topics(bootstrap: str, names: Sequence[str]) -> list[str]:
 
 
 def _admin(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    """Keep it until its futures are done: those of a client that is gone never are."""
+    return AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
+
+
+def _groups(admin: AdminClient) -> set[str]:
+    return {group.group_id for group in admin.list_consumer_groups(request_timeout=ANSWER_TIMEOUT_S).result().valid}
 
 
 def _unavailable(bootstrap: str, error: KafkaException) -> TopicsUnavailable:
