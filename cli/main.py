@@ -17,6 +17,8 @@ from cli.demo_probes import ProbeFailed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.recommend import recommend
+from cli.replay import ReplayError, VersionInUse, replay
+from cli.versions import UnknownVersion, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
 from infra.embedded_kafka import BrokerError
@@ -27,10 +29,12 @@ from ingestion.produce import DeliveryFailed
 from state.errors import StateError
 from topics.rejected import Rejected
 from topics.specs import TopicMismatch, TopicsUnavailable
+from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
+    *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
@@ -58,6 +62,8 @@ register(demo)
 register(evaluate)
 register(ingest)
 register(recommend)
+register(replay)
+register(versions)
 register(worker)
 
 
