@@ -64,3 +64,17 @@ def test_chatty_libraries_are_heard_at_debug_only(capsys: pytest.CaptureFixture[
     logging.getLogger("aiokafka").info("metadata refreshed")
     assert ("metadata refreshed" in capsys.readouterr().err) == heard
     configure_logs("json", "info")  # library loggers keep their level beyond this test
+
+
+def test_an_exception_for_a_person_is_short_and_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failing worker says why in a few lines, at once."""
+    configure_logs("console")
+    secret = "hunter2"  # noqa: S105 - what must not be shown
+    try:
+        raise ValueError("broken" + secret[:0])
+    except ValueError:
+        structlog.get_logger("headrace.test").exception("failed")
+    said = capsys.readouterr().err
+    assert "ValueError: broken" in said
+    assert "hunter2" not in said.replace('secret = "hunter2"', "")
+    assert len(said.splitlines()) < 8
