@@ -36,7 +36,8 @@ def check_store(store: Store, topic: str, partition: int, ids: Mapping[str, str]
     if noted and store.offset() > 0:
         raise TopicReplaced(
             f"{topic}[{partition}] is not the topic that the store on this disk was written from: it was wiped and created"
-            f" anew, or HEADRACE_HOME was used with another broker. If so, set another HEADRACE_HOME. Otherwise: {REPLAY}"
+            " anew, or HEADRACE_HOME was used with another broker or HEADRACE_APP. Set a HEADRACE_HOME of its own for each."
+            f" If the topic was wiped: {REPLAY}"
         )
     store.note_topic(topic_id)
 
