@@ -84,14 +84,14 @@ def _learn(
 
 @contextlib.contextmanager
 def _profiled(pid: int, file: Path | None) -> Iterator[None]:
-    """Write the process's stacks, sampled during the block, to `file`; nothing without one."""
+    """Write the process's stacks, sampled during the block, to `file`, by thread: some of them only wait."""
     if file is None:
         yield
         return
     py_spy = Path(sys.executable).with_name("py-spy")
     if not py_spy.exists():
         raise ContenderFailed("--profile needs py-spy: pip install py-spy")
-    command = [str(py_spy), "record", "--pid", str(pid), "--format", "raw", "--output", str(file)]
+    command = [str(py_spy), "record", "--pid", str(pid), "--threads", "--format", "raw", "--output", str(file)]
     profiler = subprocess.Popen(command, stdout=sys.stderr)
     try:
         yield

@@ -10,7 +10,7 @@ full_learning           a real `headrace worker`, default settings: decode, dedu
 stock_faust             one RocksDB table write an event, changelog on
 quix_streams            a count a user in its RocksDB state, changelog on; state is written at its checkpoints, every 5 s
 kafka_streams           a count a user in RocksDB, changelog on, one thread, at least once, heap as printed; written at its commits,
-                        every 30 s, as its default record cache of 10 MB holds all 20,000 users
+                        every 30 s, as its default record cache of 10 MB holds all users here
 kafka_streams_uncached  the same without the cache: a RocksDB write and a changelog record an event, as stock Faust does
 
 All decode the JSON of every event. The peers' programs are in `bench/peers/`, each with the settings that are not its defaults.
