@@ -6,6 +6,7 @@ before the old owner can no longer write to it.
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import structlog
@@ -61,8 +62,12 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) 
         check_store(users, topics.users_changelog, partition, ids)
         check_store(items, topics.items_changelog, partition, ids)
         # 2. Only then read end offsets, and tail each changelog from the store's own offset.
-        restored = tail(bootstrap, topics.users_changelog, partition, users)
-        restored += tail(bootstrap, topics.items_changelog, partition, items)
+        with ThreadPoolExecutor(2) as pool:
+            tails = [
+                pool.submit(tail, bootstrap, topic, partition, store)
+                for topic, store in ((topics.users_changelog, users), (topics.items_changelog, items))
+            ]
+        restored = sum(taken.result() for taken in tails)
         # 3. The cut is where every input goes on.
         data = users.get(rows.CUT_KEY)
         cut = Cut({}) if data is None else rows.decode_cut(data)
@@ -96,6 +101,8 @@ def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
+            # Read ahead, a consumer: two a shard restore at once, and by default each would take 64 MiB.
+            "queued.max.messages.kbytes": 8 * 1024,
             "log_level": 2,  # a broker that is away would fill the log; errors reach us as messages
         }
     )
