@@ -5,12 +5,12 @@ new version is never ahead of the one that serves. So every dead letter of what 
 again; and when it takes over, the workers go on from its own cuts with nothing left out.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agents.app import HeadraceApp
+from cli.event_loop import run_to_end
 from cli.replay import ReplayError
 from cli.worker_life import live
 from infra.embedded_kafka import Broker
@@ -147,7 +147,7 @@ def build(building: Settings, broker: Broker, live_group: str, progress: Progres
     target = find_target(broker.bootstrap, live_group, building.partitions)
     while True:
         progress.aim(target)
-        ending, _ = asyncio.run(live(building, broker, progress.look, target.judged, target.until))
+        ending, _ = run_to_end(live(building, broker, progress.look, target.judged, target.until))
         if ending is None:
             raise KeyboardInterrupt
         if not isinstance(ending, CaughtUp):

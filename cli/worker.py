@@ -5,7 +5,6 @@ or a new life of the same process. A restart replaces the whole program (exec), 
 left: no client, no task, no open store. The process id stays.
 """
 
-import asyncio
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
 from cli.active_version import VersionSwitched, VersionWatch, followed
+from cli.event_loop import run_to_end
 from infra.embedded_kafka import BrokerError, open_broker
 from infra.kafka_probe import cluster_at, is_free
 from infra.logs import configure_logs
@@ -92,7 +92,7 @@ def _live(settings: Settings) -> tuple[BaseException | None, bool]:
             {} if previous is None else committed(broker.bootstrap, f"{serving.app}.{previous}", serving.partitions)
         )
         with VersionWatch(serving, broker.bootstrap, pinned=settings.version_is_set) as watch:
-            return asyncio.run(live(serving, broker, lambda _: watch.switched(), judged))
+            return run_to_end(live(serving, broker, lambda _: watch.switched(), judged))
 
 
 def _leave_on_signals() -> None:
