@@ -47,8 +47,9 @@ def plan(draw: random.Random, seconds: float) -> tuple[list[Fault], Iterator[Fau
     first: list[Fault] = []
     for kind in kinds:
         cost_s = sum(COST_S[fault.kind] for fault in first) + COST_S[kind]
-        if cost_s <= seconds or not first:
+        if cost_s <= seconds:
             first.append(_fault(draw, kind))
+    first = first or [_fault(draw, "kill")]
 
     def rest() -> Iterator[Fault]:
         while True:

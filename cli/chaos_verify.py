@@ -18,7 +18,7 @@ from cli.committed import Table
 from cli.plain_user import DUPLICATE, IGNORED, POSITIVE, SIGNAL, PlainUser
 from cli.recount import COVISITS_HALF_LIFE, MARKOV_HALF_LIFE, POPULARITY_HALF_LIVES, Fading, Links, Recount
 from state import rows
-from state.store import OFFSET_KEY, RocksStore
+from state.store import OFFSET_KEY, TOPIC_KEY, RocksStore
 from state.users import KINDS
 from topics.dead_letter import parse_dead_letter
 from topics.interactions import decode
@@ -240,7 +240,7 @@ def check_stores(verdict: Verdict, folder: Path, tables: Mapping[str, Table], pa
     for name, table in tables.items():
         for partition in range(partitions):
             store = RocksStore(folder / f"{name}-{partition}")
-            found = {key: value for key, value in store.scan(b"") if key != OFFSET_KEY}
+            found = {key: value for key, value in store.scan(b"") if key not in (OFFSET_KEY, TOPIC_KEY)}
             store.close()
             expected = {key: value for (where, key), value in table.items() if where == partition}
             wrong = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from cli.broker import broker
+from cli.chaos import chaos
 from cli.demo import demo
 from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
@@ -58,6 +59,7 @@ def _root() -> None:
 
 
 register(broker)
+register(chaos)
 register(demo)
 register(evaluate)
 register(ingest)
