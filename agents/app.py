@@ -98,6 +98,8 @@ class HeadraceApp(faust.App):
         if self.failure is None:
             self.failure = reason
             log.error("the worker stops", reason=f"{type(reason).__name__}: {reason}")
+        for writer in self.writers.values():
+            writer.give_up(reason if isinstance(reason, Exception) else RuntimeError(str(reason)))
         self.ready = False
         await super().crash(reason)
 

@@ -1,6 +1,6 @@
 """The checkpoint: rows, evidence, dead letters and input positions of one shard become visible together, or not at all.
 
-The steps are numbered in `checkpoint`; `agents.takeover` has steps 1 to 4, learning is step 5. Any error leaves the worker's
+The steps are numbered in `_checkpoint`; `agents.takeover` has steps 1 to 4, learning is step 5. Any error leaves the worker's
 memory ahead of the log, so the worker must stop: a restart is the recovery.
 """
 
@@ -63,6 +63,7 @@ class ShardWriter:
         self.topics = topics
         self.partition = partition
         self._lock = asyncio.Lock()
+        self._failure: Exception | None = None
         self._producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap,
             transactional_id=f"{topics.group}.{partition}",
@@ -89,27 +90,40 @@ class ShardWriter:
             Fenced, refused or unreachable: the worker must stop.
         """
         async with self._lock:
+            if self._failure is not None:
+                raise self._failure
             if not shard.dirty:
                 return 0.0
-            began = time.perf_counter()
-            # 6. At a batch boundary (this line does not await): copy, swap buffers; learning goes on into new ones.
-            taken = shard.swap(engine.users, engine.replica, engine.origin)
-            await self._producer.begin_transaction()
-            # 7. Send everything, and look at every answer.
-            reached = await self._send(taken)
-            # 8. The positions, as a copy for Kafka's own tools; the cut record is the truth. Then the commit.
-            await self._producer.send_offsets_to_transaction(
-                {TopicPartition(topic, self.partition): offset for topic, offset in taken.cut.next.items()},
-                self.topics.group,
-            )
-            await self._producer.commit_transaction()
-            # 9. Only now the disk, one write batch a store, and the slots may be evicted again.
-            await asyncio.to_thread(_store, shard, taken, reached)
-            engine.users.unpin(taken.pinned)
-            took = time.perf_counter() - began
-            metrics.CHECKPOINT_SECONDS.observe(took)
-            metrics.CHECKPOINT_ROWS.inc(len(taken))
-            return took
+            try:
+                return await self._checkpoint(engine, shard)
+            except BaseException as error:
+                self.give_up(error if isinstance(error, Exception) else TimeoutError("a checkpoint was cut off"))
+                raise
+
+    def give_up(self, reason: Exception) -> None:
+        """Refuse every later checkpoint: the next cut would pass over what was learned by halves, or taken and not committed."""
+        self._failure = self._failure or reason
+
+    async def _checkpoint(self, engine: Engine, shard: Shard) -> float:
+        began = time.perf_counter()
+        # 6. At a batch boundary (this line does not await): copy, swap buffers; learning goes on into new ones.
+        taken = shard.swap(engine.users, engine.replica, engine.origin)
+        await self._producer.begin_transaction()
+        # 7. Send everything, and look at every answer.
+        reached = await self._send(taken)
+        # 8. The positions, as a copy for Kafka's own tools; the cut record is the truth. Then the commit.
+        await self._producer.send_offsets_to_transaction(
+            {TopicPartition(topic, self.partition): offset for topic, offset in taken.cut.next.items()},
+            self.topics.group,
+        )
+        await self._producer.commit_transaction()
+        # 9. Only now the disk, one write batch a store, and the slots may be evicted again.
+        await asyncio.to_thread(_store, shard, taken, reached)
+        engine.users.unpin(taken.pinned)
+        took = time.perf_counter() - began
+        metrics.CHECKPOINT_SECONDS.observe(took)
+        metrics.CHECKPOINT_ROWS.inc(len(taken))
+        return took
 
     async def _send(self, taken: Checkpoint) -> dict[str, int]:
         """Returns the offset behind the last row sent, by changelog."""

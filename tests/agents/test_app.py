@@ -44,6 +44,9 @@ class ListWriter:
 
     evidence = "headrace.v1.evidence"
 
+    def give_up(self, reason: Exception) -> None:
+        """Nothing to refuse."""
+
     async def stop(self) -> None:
         """Nothing to let go of."""
 
@@ -145,3 +148,25 @@ async def test_more_users_than_slots_wait_for_a_checkpoint(
     totals = app.engine.totals()
     assert (totals["learned"], totals.get("dead", 0), state.dead) == (600, 0, [])
     assert len(app.engine.users) <= 30
+
+
+async def test_taking_over_again_and_seeking_back_change_nothing(
+    state: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust may start its recovery twice for one assignment, and seeks as often as it likes (step 4)."""
+    app = build(state, tmp_path, monkeypatch)
+    await app.take_over({0, 1})
+    shards, writers = dict(app.engine.shards), dict(app.writers)
+    state.send(*(liked(f"user{n % 20}", f"video{n % 17}", n) for n in range(300)))
+    await settle(app, state)
+    await app.take_over({0, 1})
+    assert (app.engine.shards, app.writers) == (shards, writers)
+    plays = app.engine.popularity.columns["plays"].copy()
+    for first in (0, 37):
+        for partition in (0, 1):
+            for topic in (INTERACTIONS, ListWriter.evidence):
+                await app.apply(topic, partition, state.log(topic, partition)[first:])
+                await app.checkpoint(partition)
+    assert app.engine.totals()["learned"] == 300
+    assert app.engine.totals().get("duplicate", 0) == 0
+    np.testing.assert_array_equal(app.engine.popularity.columns["plays"], plays)
