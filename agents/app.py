@@ -215,8 +215,10 @@ class HeadraceApp(faust.App):
 
         `partition` None asks for the oldest of all owned shards.
         """
+        arrived = self._arrived_ms
+        # `now_ms` is this machine's clock, arrivals are the broker's: one that was set back is not before what is applied.
         times = [
-            now_ms if self.behind(specs.INTERACTIONS, shard) == 0 else self._arrived_ms.get(shard, 0)
+            max(now_ms, arrived.get(shard, 0)) if self.behind(specs.INTERACTIONS, shard) == 0 else arrived.get(shard, 0)
             for shard in (self.engine.shards if partition is None else [partition])
             if shard in self.engine.shards
         ]

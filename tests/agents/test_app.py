@@ -170,3 +170,15 @@ async def test_taking_over_again_and_seeking_back_change_nothing(
     assert app.engine.totals()["learned"] == 300
     assert app.engine.totals().get("duplicate", 0) == 0
     np.testing.assert_array_equal(app.engine.popularity.columns["plays"], plays)
+
+
+async def test_a_clock_that_was_set_back_is_not_before_what_is_applied(
+    state: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build(state, tmp_path, monkeypatch)
+    await app.take_over({0, 1})
+    state.send(*(liked(f"user{n}", "video", n) for n in range(20)))
+    await settle(app, state)
+    arrived_ms = state.log(INTERACTIONS, 0)[-1].timestamp
+    assert app.as_of_ms(0, arrived_ms + 5) == arrived_ms + 5
+    assert app.as_of_ms(0, arrived_ms - 30 * 3_600_000) == arrived_ms
