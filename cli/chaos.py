@@ -4,6 +4,7 @@ What was acknowledged, what the log holds and what was committed have to agree t
 touched: the broker and the workers live in a temporary folder, which is removed unless something differs.
 """
 
+import logging
 import random
 import shutil
 import signal
@@ -57,6 +58,8 @@ def chaos(
     Ends with status 1 on any difference. The last line is one JSON object. Uses a broker, workers and a folder of its own.
     """
     configure_logs("console", "error")
+    # A broker that is killed on purpose is no news.
+    logging.getLogger("ingestion.produce").setLevel(logging.CRITICAL)
     _interrupt_on_signals()
     summary, problems = _Run(minutes * 60, random.SystemRandom().randrange(2**31) if seed is None else seed).run()
     for problem in problems[:SHOWN_DIFFERENCES]:
