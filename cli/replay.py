@@ -4,6 +4,7 @@ The version that serves goes on serving and learning until the new one has come 
 record of the active version (`topics.versions`), and every worker that follows the record starts anew with it.
 """
 
+import logging
 import time
 from typing import Annotated
 
@@ -57,7 +58,10 @@ def replay(
     if not from_beginning:
         raise typer.BadParameter("say from where to replay: --from-beginning")
     settings = Settings()
-    configure_logs(settings.log_format, "debug" if settings.log_level == "debug" else "warning")
+    configure_logs(settings.log_format, settings.log_level)
+    if settings.log_level != "debug":
+        # What makes the worker that builds fail ends the command, which says it: not also with a traceback a library.
+        logging.disable(logging.ERROR)
     console = Console(highlight=False, markup=False)
     with open_broker(settings) as broker:
         ensure_topics(broker.bootstrap, [versions_spec(settings.app)])
