@@ -47,9 +47,14 @@ class Consumer(driver.Consumer):
         for tp, batch in records.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 break
-            if batch and (active is None or tp in active):
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-                yield tp, self._batch_message(tp, batch)
+            if not batch:
+                continue
+            if active is not None and tp not in active and tp not in self._buffered_partitions:
+                # Paused while the fetch was under way. The position is behind these records already: they have to come again.
+                await self.seek(tp, batch[0].offset)
+                continue
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            yield tp, self._batch_message(tp, batch)
 
     def _batch_message(self, tp: TP, batch: list[Any]) -> Message:
         last = batch[-1]
