@@ -68,6 +68,7 @@ class Life:
     lives: Lives
     pid: int
     port: int
+    home: Path
     log_file: Path
 
     @property

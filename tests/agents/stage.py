@@ -5,7 +5,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,17 @@ class Stage:
 
     def extend(self, seed: int, n: int) -> None:
         """Add events to the log."""
+        self.append(simulate(seed, n))
+
+    def repeat(self, partition: int) -> None:
+        """Add the last event of each user of a partition once more."""
+        last = {r.key(): r.value() for r in self.log if r.partition() == partition and r.value() not in BAD}
+        self.append((key, value or b"", partition) for key, value in last.items())
+
+    def append(self, records: Iterable[tuple[bytes | None, bytes, int]]) -> None:
+        """Add (key, value, partition) to the log."""
         producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5})
-        for key, value, partition in simulate(seed, n):
+        for key, value, partition in records:
             producer.produce(INTERACTIONS, value, key, partition)
         assert producer.flush(20) == 0
         self.log = read_committed(self.bootstrap, INTERACTIONS)
@@ -102,14 +111,15 @@ class Stage:
             "HEADRACE_WEB_PORT": str(port),
             **{f"HEADRACE_{name.upper()}": str(value) for name, value in {**SETTINGS, **settings}.items()},
         }
-        log_file = folder / f"worker-{time.time_ns()}.log"
+        # Not at home, where the disk may be full.
+        log_file = self.folder / f"{folder.name}-{time.time_ns()}.log"
         pid = self.lives.start(
             environment=environment,
             log=str(log_file),
             fault=None if fault is None else asdict(fault),
             constants={**CONSTANTS, **(constants or {})},
         )
-        return Life(self.lives, pid, port, log_file)
+        return Life(self.lives, pid, port, folder, log_file)
 
     def evict(self, app: str, keep: Sequence[str] = ()) -> None:
         """Take dead members out of the group, as the broker would when their 10 s are over."""
@@ -141,7 +151,7 @@ class Stage:
         life.until(lambda: self.counted(app) >= expected or None, "evidence is missing")
         life.stop()
         compare(self, app, totals, self.dead_letters() - before)
-        assert life.log_file.parent.name != app or stores(life.log_file.parent) == {
+        assert life.home.name != app or stores(life.home) == {
             (table, partition, key): value
             for table in ("users", "items")
             for (partition, key), value in self.table(app, table).items()
