@@ -1,10 +1,10 @@
 """Freshness: milliseconds from the send of an event to the first answer that shows its effect, under load.
 
-A real `headrace worker` with default settings has a core alone; the broker, the producer of the load and the probes (`bench.probing`)
-share another. First a backlog gives the maximum, in events/s from the end of the warm-up to its last event, unless `--max-rate`
-does. Then a simulated audience's events come at 10, 50 and 80% of it, while probes of two kinds look for what they changed: the
-user's own next list, and across the hop through the evidence topic. Samples end with a look, so they are late by up to
-`look_every_ms` (a tenth of themselves, if that is more) and by the time that an answer takes.
+A real `headrace worker` with default settings has a core alone; the broker, the producer of the load and the probes
+(`bench.probing`) share another. First a backlog gives the maximum, measured as `bench.ingest` measures full learning, unless
+`--max-rate` does. Then a simulated audience's events come at 10, 50 and 80% of it, while probes of two kinds look for what they
+changed: the user's own next list, and across the hop through the evidence topic. Samples end with a look, so they are late by
+up to `look_every_ms` (a tenth of themselves, if that is more) and by the time that an answer takes.
 
     python -m bench.freshness --json
 """
@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any
 
 from bench.contender import Contender, Run, on_core
-from bench.full_learning import COMMAND, HOST, environment
+from bench.full_learning import COMMAND, HOST, await_committed, environment, learn
 from bench.pacing import write_lines
 from bench.probing import EVERY_S, HOP_LOOK_S, LOOK_S, Pair, Prober, hop_pairs, quantiles
 from bench.rates import Sample, steady_rate
@@ -57,19 +57,12 @@ def totals_of(client: WorkerClient) -> int:
         return 0
 
 
-def learn_backlog(worker: Contender, client: WorkerClient, events: int) -> list[Sample]:
-    """Wait until a worker has learned `events` events; returns its progress. Raises ContenderFailed."""
+def learn_backlog(worker: Contender, run: Run, client: WorkerClient) -> list[Sample]:
+    """Wait until a worker has learned the backlog, and applied its evidence; returns its progress. Raises ContenderFailed."""
     samples: list[Sample] = []
-    heard = time.monotonic()
-    while not samples or samples[-1].done < events:
-        worker.check()
-        time.sleep(0.2)
-        done = totals_of(client)
-        if done > (samples[-1].done if samples else 0):
-            heard = time.monotonic()
-            samples.append(Sample(heard, done))
-        elif time.monotonic() - heard > STALL_S:
-            raise worker.failed(f"no progress for {STALL_S:.0f} s, at {samples[-1:]} of {events}")
+    learn(worker, run, client, samples, lambda: samples[-1].done >= run.events)
+    await_committed(worker, run)
+    samples.append(Sample(time.monotonic(), run.events))
     return samples
 
 
@@ -145,7 +138,7 @@ def run(bootstrap: str, options: argparse.Namespace, core: int) -> dict[str, Any
     client = WorkerClient(url)
     unused = iter(pairs)
     with Contender(setup, COMMAND, environment(setup, port)) as worker, contextlib.closing(client):
-        samples = learn_backlog(worker, client, options.backlog)
+        samples = learn_backlog(worker, setup, client)
         maximum = options.max_rate or steady_rate(samples, options.backlog, STALL_S)
         figures: dict[str, Any] = {"max_events_per_s": round(maximum)}
         for share in SHARES:

@@ -51,10 +51,10 @@ def measure(run: Run, profile: Path | None = None) -> list[Sample]:
     client = WorkerClient(f"http://{HOST}:{port}")
     with Contender(run, COMMAND, environment(run, port)) as worker, contextlib.closing(client):
         samples: list[Sample] = []
-        _learn(worker, run, client, samples, lambda: is_warm(samples[-1], samples[0], run.events, run.limit_s))
+        learn(worker, run, client, samples, lambda: is_warm(samples[-1], samples[0], run.events, run.limit_s))
         with _profiled(worker.pid, profile):
-            _learn(worker, run, client, samples, lambda: samples[-1].done >= run.events)
-            _await_committed(worker, run)
+            learn(worker, run, client, samples, lambda: samples[-1].done >= run.events)
+            await_committed(worker, run)
         samples.append(Sample(time.monotonic(), run.events))
         totals = read_totals(client)
         if totals["learned"] + totals["ignored"] != run.events:
@@ -65,9 +65,7 @@ def measure(run: Run, profile: Path | None = None) -> list[Sample]:
     return samples
 
 
-def _learn(
-    worker: Contender, run: Run, client: WorkerClient, samples: list[Sample], enough: Callable[[], bool]
-) -> None:
+def learn(worker: Contender, run: Run, client: WorkerClient, samples: list[Sample], enough: Callable[[], bool]) -> None:
     """Add to `samples` what the worker says of its progress, until that is enough."""
     heard_s = time.monotonic()
     while not samples or not enough():
@@ -100,7 +98,7 @@ def _profiled(pid: int, file: Path | None) -> Iterator[None]:
         profiler.wait()
 
 
-def _await_committed(worker: Contender, run: Run) -> None:
+def await_committed(worker: Contender, run: Run) -> None:
     """Wait until no record of `interactions` or of the evidence lies at or behind the committed positions."""
     app = Settings.model_fields["app"].default
     topics = [INTERACTIONS, evidence_topic(app, run.identity)]
