@@ -149,9 +149,11 @@ def _drain(consumer: Consumer, store: Store, name: str) -> int:
             else:
                 raise KafkaException(error)
         if batch:
-            store.write(batch, offset + 1)
+            # What a crash takes back of it is read again.
+            store.write(batch, offset + 1, logged=False)
             taken += len(batch)
         if ended:
+            store.flush()
             return taken
         if messages:
             heard = time.monotonic()

@@ -62,8 +62,14 @@ class Store(Protocol):
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Rows whose key starts with `prefix`, in key order."""
 
-    def write(self, rows: Iterable[Row], offset: int) -> None:
-        """Put rows (None deletes) and the next changelog offset, atomically."""
+    def write(self, rows: Iterable[Row], offset: int, *, logged: bool = True) -> None:
+        """Put rows (None deletes) and the next changelog offset, atomically.
+
+        Faster unless `logged`: a crash may then take back the latest writes, each as a whole, down to the last `flush`.
+        """
+
+    def flush(self) -> None:
+        """Make writes that were not logged last."""
 
     def offset(self) -> int:
         """Offset of the first changelog record that is not in here; 0 for an empty store."""
@@ -94,7 +100,7 @@ class MemoryStore:
         """Rows whose key starts with `prefix`, in key order."""
         return iter(sorted((key, value) for key, value in self._rows.items() if key.startswith(prefix)))
 
-    def write(self, rows: Iterable[Row], offset: int) -> None:
+    def write(self, rows: Iterable[Row], offset: int, *, logged: bool = True) -> None:  # noqa: ARG002 - a log would not outlast it
         """Put rows (None deletes) and the next changelog offset."""
         for key, value in list(rows):
             if value is None:
@@ -102,6 +108,9 @@ class MemoryStore:
             else:
                 self._rows[key] = value
         self._offset = offset
+
+    def flush(self) -> None:
+        """Nothing outlasts the process."""
 
     def offset(self) -> int:
         """Offset of the first changelog record that is not in here."""
@@ -133,6 +142,8 @@ class RocksStore:
         table.set_block_cache(rocksdict.Cache(BLOCK_CACHE_BYTES))
         options.set_block_based_table_factory(table)
         self._path = path
+        #: Whether batches that skipped the log may still be in memory alone.
+        self._unlogged = False
         try:
             self._db = rocksdict.Rdict(str(path), options)
         except Exception as error:
@@ -163,8 +174,12 @@ class RocksStore:
         except Exception as error:
             raise _trouble(self._path, error) from error
 
-    def write(self, rows: Iterable[Row], offset: int) -> None:
-        """Put rows (None deletes) and the next changelog offset in one write batch."""
+    def write(self, rows: Iterable[Row], offset: int, *, logged: bool = True) -> None:
+        """Put rows (None deletes) and the next changelog offset in one write batch.
+
+        RocksDB puts a batch into one memtable and writes memtables in order: what a crash leaves of batches that skipped the
+        log is a prefix of them. One that is in the log would outlive those before it, so they are flushed first.
+        """
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, value in rows:
             if value is None:
@@ -172,13 +187,26 @@ class RocksStore:
             else:
                 batch.put(key, value)
         batch.put(OFFSET_KEY, str(offset).encode())
-        self._put(batch)
+        self._put(batch, logged)
 
-    def _put(self, batch: rocksdict.WriteBatch) -> None:
+    def _put(self, batch: rocksdict.WriteBatch, logged: bool = True) -> None:
+        if logged and self._unlogged:
+            self.flush()
+        options = rocksdict.WriteOptions()
+        options.disable_wal = not logged  # type: ignore[method-assign, assignment] # a property; rocksdict's stub is wrong
+        self._unlogged |= not logged
         try:
-            self._db.write(batch)
+            self._db.write(batch, options)
         except Exception as error:
             raise _trouble(self._path, error) from error
+
+    def flush(self) -> None:
+        """Write the memtable to its file. Raises DiskFull or StoreCorrupt."""
+        try:
+            self._db.flush()
+        except Exception as error:
+            raise _trouble(self._path, error) from error
+        self._unlogged = False
 
     def offset(self) -> int:
         """Offset of the first changelog record that is not in here; 0 for an empty store."""

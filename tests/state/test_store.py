@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -147,6 +149,46 @@ def test_files_that_are_garbage_or_gone_are_found_at_once(tmp_path: Path, broken
         file.write_bytes(file.read_bytes()[:1_000] if how else b"garbage")
     with pytest.raises(StoreCorrupt, match="remove that folder"):
         RocksStore(tmp_path / "s")
+
+
+def killed_after(folder: Path, body: str) -> None:
+    """Run `body` with an open `store` in a process that ends at once afterwards, closing nothing."""
+    code = (
+        "import os, pathlib, random; from state.store import RocksStore\n"
+        f"store = RocksStore(pathlib.Path({str(folder)!r}))\n{body}\nos._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+
+
+UNLOGGED = """
+for n in range(150):
+    rows = [(b"u:%d-%d" % (n, k), random.Random(n).randbytes(1000)) for k in range(200)]
+    store.write(rows, n + 1, logged=False)
+"""
+
+
+def test_a_crash_leaves_a_prefix_of_what_was_not_logged(tmp_path: Path) -> None:
+    """30 MB in memtables of 8: some are on disk when the process is killed, the last is not."""
+    killed_after(tmp_path / "users-0", UNLOGGED)
+    store = RocksStore(tmp_path / "users-0")
+    reached = store.offset()
+    assert 0 < reached < 150
+    rows = {key for key, _ in store.scan(b"u:")}
+    assert rows == {b"u:%d-%d" % (n, k) for n in range(reached) for k in range(200)}
+
+
+def test_a_logged_write_never_outlives_those_before_it(tmp_path: Path) -> None:
+    killed_after(
+        tmp_path / "users-0", "store.write([(b'u:a', b'1')], 1, logged=False); store.write([(b'u:b', b'2')], 2)"
+    )
+    store = RocksStore(tmp_path / "users-0")
+    assert (store.get(b"u:a"), store.get(b"u:b"), store.offset()) == (b"1", b"2", 2)
+
+
+def test_what_is_flushed_stays(tmp_path: Path) -> None:
+    killed_after(tmp_path / "users-0", UNLOGGED + "\nstore.flush()")
+    store = RocksStore(tmp_path / "users-0")
+    assert (store.offset(), store.get(b"u:149-199") is not None) == (150, True)
 
 
 def test_a_log_that_was_cut_short_leaves_an_earlier_state(tmp_path: Path) -> None:
