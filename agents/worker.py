@@ -16,6 +16,8 @@ from state.engine import Engine, EngineOptions
 
 #: Faust notices a dead worker after this; stock takes a minute.
 SESSION_TIMEOUT_S = 10.0
+#: Batches of up to 2,000 records that wait for an agent; at Faust's 4,096, a replay would hold millions of records in memory.
+BUFFERED_BATCHES = 32
 
 
 def create_app(
@@ -60,6 +62,7 @@ def create_app(
         web_stats_enabled=False,
         web_metrics_enabled=False,
         stream_wait_empty=False,
+        stream_buffer_maxsize=BUFFERED_BATCHES,
         stream_recovery_delay=0.0,
         table_standby_replicas=0,
         TableManager=TableManager,
