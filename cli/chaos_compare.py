@@ -112,6 +112,7 @@ class Comparison:
                 "videos": len(load.published),
                 "rows_compared": verdict.rows_compared,
                 "rows_truncated": verdict.rows_truncated,
+                "largest_float_error": float(f"{verdict.largest_error:.1e}"),
                 "lost": len(missing) + verdict.lost,
                 "doubled": verdict.doubled,
             },

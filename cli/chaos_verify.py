@@ -87,6 +87,8 @@ class Verdict:
     differences: list[str] = field(default_factory=list)
     rows_compared: int = 0
     rows_truncated: int = 0
+    #: Of the floats compared, relatively; those that have all but faded away are left out.
+    largest_error: float = 0.0
     _balance: dict[str, Counter[str]] = field(default_factory=dict)
 
     def expect(self, what: str, found: object, expected: object) -> None:
@@ -96,6 +98,8 @@ class Verdict:
 
     def expect_close(self, what: str, found: float, expected: float) -> None:
         """Note a difference beyond the tolerance."""
+        if abs(expected) > FADED_AWAY / TOLERANCE:
+            self.largest_error = max(self.largest_error, abs(found / expected - 1.0))
         if not math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=FADED_AWAY):
             self.differences.append(f"{what}: found {found!r}, expected {expected!r}")
 
