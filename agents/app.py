@@ -29,8 +29,8 @@ from topics import specs
 
 log = structlog.get_logger(__name__)
 
-#: Records learned before the loop is given back: a few milliseconds.
-CHUNK = 100
+#: Records learned before the loop is given back, a millisecond or two; of evidence one block, which may be as much.
+CHUNK = 250
 #: A revoked shard has this long for its last checkpoint; then another worker may own it.
 REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
@@ -184,7 +184,7 @@ class HeadraceApp(faust.App):
         if until is not None and ended:
             records = [record for record in records if record.offset < until]
         users_held = self.engine.users
-        chunk = min(CHUNK, users_held.capacity)
+        chunk = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
         for first in range(0, len(records), chunk):
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
