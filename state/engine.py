@@ -133,7 +133,8 @@ class Engine:
                 if key.startswith(prefix) and value is not None
             ]
 
-        for video_id, _ in present(rows.DELETED):
+        for video_id, mark in present(rows.DELETED):
+            rows.check_version(mark[0])
             self.unpublish(video_id)
         learned = rows.decode_items(present(rows.ITEM), self.replica)
         rows.decode_neighbours(present(rows.NEIGHBOURS), self.replica)
@@ -161,6 +162,10 @@ class Engine:
 
     def unpublish(self, video_id: str) -> None:
         """Forget a video that the catalogue deleted, everywhere in this worker, in memory and in what is next written."""
+        if not self.replica.knows(video_id):
+            # Nothing can name it: a catalogue of many deletions is read without a pass over all lists for each.
+            self.replica.mark_deleted(video_id)
+            return
         row = self.replica.row_of(video_id)
         n = len(self.replica)
         named = np.zeros(n, np.bool_)

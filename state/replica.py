@@ -95,6 +95,10 @@ class Replica:
         """The video's row, or None; creates nothing."""
         return self._row_of.get(video_id)
 
+    def knows(self, video_id: str) -> bool:
+        """Whether the video has a row, if only as a placeholder of its hash."""
+        return video_code(video_id) in self._row_of_hash
+
     def row_of(self, video_id: str) -> int:
         """The video's row, created from the priors if it is new. Raises StateFull at the capacity."""
         row = self._row_of.get(video_id)
@@ -203,14 +207,16 @@ class Replica:
 
     def mark_deleted(self, video_id: str) -> int:
         """Remember that the catalogue deleted the video, and forget all that was learned about it."""
+        known = self.knows(video_id)
         row = self.row_of(video_id)
-        self.videos[row] = None
         self.deleted[row] = True
         self._allow(row, False)
-        self.counts[row] = 0
-        for model in self.models.values():
-            model.forget(np.array([row], np.int32))
-        self._start([row])
+        if known:
+            self.videos[row] = None
+            self.counts[row] = 0
+            for model in self.models.values():
+                model.forget(np.array([row], np.int32))
+            self._start([row])
         return row
 
     def drop(self, row: int) -> None:

@@ -86,13 +86,14 @@ def decode_cut(data: bytes) -> Cut:
     """Read a cut, as any release of this layout wrote it. Raises SchemaMismatch for another version."""
     try:
         # Before all else: the fields of another layout may be of other types.
-        _check(msgspec.json.decode(data, type=_Layout).version)
+        check_version(msgspec.json.decode(data, type=_Layout).version)
         return msgspec.json.decode(data, type=Cut)
     except msgspec.DecodeError as error:
         raise SchemaMismatch(f"the cut record cannot be read ({error}): replay into a new HEADRACE_VERSION") from error
 
 
-def _check(version: int) -> None:
+def check_version(version: int) -> None:
+    """Raise SchemaMismatch for the layout of another release."""
     if version != VERSION:
         raise SchemaMismatch(
             f"a row has layout {version}, this release reads {VERSION}: run the release that wrote it, or replay into a new"
@@ -137,7 +138,7 @@ def _array_head(length: int) -> bytes:
 
 def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
     """Put a row into a slot. Raises SchemaMismatch for another version."""
-    _check(data[0])
+    check_version(data[0])
     row = np.frombuffer(data, _USER, 1)[0]
     for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
         getattr(users, name)[slot] = row[name]
@@ -159,7 +160,7 @@ def _history(data: bytes, row: AnyArray) -> list[str]:
 
 def read_user(data: bytes) -> dict[str, Any]:
     """A user's row by name, for tools and tests: `counts`, `seen` (hashes), `history` (ids, newest first), and the rest."""
-    _check(data[0])
+    check_version(data[0])
     row = np.frombuffer(data, _USER, 1)[0]
     fields: dict[str, Any] = {name: row[name] for name in _USER.names or ()}
     return {**fields, "seen": _seen(data, row), "history": _history(data, row)}
@@ -186,7 +187,7 @@ def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]
 def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
     """Put rows of videos, given as (id, value), in place; returns the row numbers. Raises SchemaMismatch."""
     for _, data in records:
-        _check(data[0])
+        check_version(data[0])
     rows = replica.rows_of([video_id for video_id, _ in records])
     if not len(rows):
         return rows
@@ -205,7 +206,7 @@ def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Arr
 
 def read_item(data: bytes) -> dict[str, AnyArray]:
     """A video's row as named arrays, for tools and tests."""
-    _check(data[0])
+    check_version(data[0])
     row = np.frombuffer(data, _ITEM, 1)[0]
     return {name: row[name] for name in _ITEM.names or ()}
 
@@ -239,7 +240,7 @@ def encode_neighbours(replica: Replica, rows: Int32Array) -> list[tuple[bytes, b
 
 def read_neighbours(data: bytes) -> dict[str, tuple[float, AnyArray]]:
     """A neighbour row as {table: (reference ticks, entries of `item` hash and `weight`)}. Raises SchemaMismatch."""
-    _check(data[0])
+    check_version(data[0])
     head = np.frombuffer(data, _LIST, 1)[0]
     entries = np.frombuffer(data, _ENTRY, offset=_LIST.itemsize)
     covisits = int(head["covisits"])
@@ -281,5 +282,5 @@ def encode_video_row(video: Video) -> bytes:
 
 def decode_video_row(data: bytes) -> Video:
     """Read a catalogue row. Raises SchemaMismatch for another version."""
-    _check(data[0])
+    check_version(data[0])
     return decode_video_value(data[1:])

@@ -135,7 +135,7 @@ def test_a_new_graph_is_built_while_the_old_one_answers() -> None:
     turns = 0
     while index.waiting:
         assert recall(index, q, b, kept) >= 0.95
-        index.refresh(q, b, budget_s=0.05)
+        index.refresh(q, b, budget_s=0.005)
         turns += 1
     assert turns > 2
     assert len(index) == 1_999

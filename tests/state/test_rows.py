@@ -183,6 +183,7 @@ def test_rows_of_another_version_are_refused(one: Process) -> None:
         lambda: rows.read_item(future(item)),
         lambda: rows.decode_neighbours([("a", future(neighbours))], replica),
         lambda: rows.decode_video_row(future(rows.encode_video_row(Video(title="x")))),
+        lambda: one.engine.take_rows([(rows.DELETED + b"z", future(bytes([rows.VERSION])))]),
         lambda: rows.decode_cut(b'{"next":{},"version":2}'),
         lambda: rows.decode_cut(b'{"next":[["videos",3]],"version":2}'),
         lambda: rows.decode_cut(b"no json"),
