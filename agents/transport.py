@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import aiokafka
+from aiokafka.consumer.fetcher import FetchResult
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 from faust.types.tuples import ConsumerMessage
@@ -21,8 +22,30 @@ from faust.types.tuples import ConsumerMessage
 FETCH_WAIT_MS = 20
 
 
+class _Fetched(dict[Any, Any]):
+    """aiokafka's fetches by partition, with their records left as the log's reader made them.
+
+    aiokafka copies each into a `ConsumerRecord` of eleven fields, a fifth of all the time that a worker spends in Python; key,
+    value, offset and timestamp are there before.
+    """
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if isinstance(result, FetchResult):
+            result._partition_records._consumer_record = _as_it_is
+        super().__setitem__(tp, result)
+
+
+def _as_it_is(_tp: Any, record: Any) -> Any:
+    return record
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """aiokafka's consumer, set to read committed records and to answer soon."""
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        self._ensure_consumer()._fetcher._records = _Fetched()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)

@@ -9,6 +9,7 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import ConsumerRecord
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -58,6 +59,7 @@ def create(bootstrap: str, topic: str, cut: dict[TP, int], folder: Path) -> CutA
         async for event in stream.events():
             records = event.message.value
             assert event.message.offset == records[-1].offset
+            assert not isinstance(records[0], ConsumerRecord), "copied once more than needed"
             app.got.append((event.message.partition, [record.value for record in records]))
 
     app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=topic, concurrency=1)(take)
