@@ -139,7 +139,7 @@ class _Run:
         while time.monotonic() < until:
             self.faults.strike(next(rest))
         self.view.tell(f"the producers stop; done: {dict(self.faults.done)}")
-        self.load.stop()
+        self.load.stop(self._look)
         return self._compare()
 
     def _compare(self) -> list[str]:

@@ -105,6 +105,7 @@ class Comparison:
             verdict,
             {
                 "events": self._log.records,
+                "sent": load.sent,
                 "acknowledged": load.acknowledged_records,
                 "duplicates": recount.outcomes[DUPLICATE],
                 "dead": len(self._log.refused),

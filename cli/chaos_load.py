@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -73,7 +73,7 @@ class Load:
         self.failure: BaseException | None = None
         #: Ids of the videos put into the catalogue.
         self.published: set[str] = set()
-        self._publishing = threading.Lock()
+        self._publishing, self._counting = threading.Lock(), threading.Lock()
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(thread,), name=f"load-{thread}", daemon=True)
@@ -85,11 +85,13 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """End the stream, and wait until all that was sent is acknowledged or given up."""
+    def stop(self, look: Callable[[str], None]) -> None:
+        """End the stream, and wait until all that was sent is acknowledged or given up; `look` is called meanwhile."""
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                look("the producers wait for acknowledgements")
+                thread.join(0.1)
 
     def abandon(self) -> None:
         """End the stream without waiting; the threads end with the process."""
@@ -138,6 +140,9 @@ class Load:
                 "batch.num.messages": 100,
                 "queue.buffering.max.messages": 20_000,
                 "request.timeout.ms": 2_000,
+                # By default a question that a restarted broker never answers is waited for a minute.
+                "socket.timeout.ms": 5_000,
+                "socket.connection.setup.timeout.ms": 5_000,
                 "reconnect.backoff.max.ms": 1_000,
             },
             logger=_quiet_log(),
@@ -155,7 +160,8 @@ class Load:
         while not self._stop.is_set():
             try:
                 producer.produce(INTERACTIONS, value, key, partition, on_delivery=delivered)
-                self.sent += 1
+                with self._counting:
+                    self.sent += 1
                 return
             except BufferError:
                 producer.poll(0.1)
