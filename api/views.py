@@ -54,7 +54,7 @@ class ApiView(View):
         replica = self.headrace.engine.replica
         listed = []
         for place in served:
-            video = replica.videos[place.row]
+            video = replica.video(place.row)
             reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
             title = video.title if video is not None and video.title else None
             listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title))

@@ -151,7 +151,7 @@ def components(models: Models, context: Context, n_items: int, rows: Int32Array 
         raw[1] = b[rows]
         raw[_COVISITATION], raw[_MARKOV] = covisitation[rows], markov[rows]
         raw[_POPULARITY] = models.popularity.levels_of(rows, context.ticks).T
-        dot_rows(models.content.columns["content"], taste, raw[_CONTENT], rows)
+        models.content.scores(taste, raw[_CONTENT], rows)
     return Components(raw, float(covisitation.sum()), float(markov.sum()))
 
 

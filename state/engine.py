@@ -152,7 +152,7 @@ class Engine:
         """
         rows = self.replica.rows_of([video_id for video_id, _ in videos])
         for row, (video_id, video) in zip(rows.tolist(), videos, strict=True):
-            if self.replica.videos[row] is None:
+            if not self.replica.described(row):
                 since = self.replica.stream_ms if video.published_ms is None else video.published_ms
                 self._newest.append((row, since))
             self.replica.publish(video_id, video)

@@ -44,8 +44,8 @@ class _Graph:
     def __init__(self, k: int, norm: float, capacity: int) -> None:
         self.norm = norm
         self.capacity = capacity
-        #: The vectors as they were written; which rows have one, and which of these may be returned. Memory is taken as rows come.
-        self.held: Float32Array = np.zeros((capacity, k + 1), np.float32)
+        #: About the vectors as they were written, which rows have one, and which of these may be returned.
+        self.held = np.zeros((capacity, k + 1), np.float16)
         self.present: BoolArray = np.zeros(capacity, np.bool_)
         self.live: BoolArray = np.zeros(capacity, np.bool_)
         self._count = 0
@@ -71,7 +71,8 @@ class _Graph:
             self._index.unmark_deleted(row)
         lift = np.sqrt(np.maximum(self.norm**2 - (vectors**2).sum(axis=1), 0.0))
         self._index.add_items(np.concatenate([vectors, lift[:, None]], axis=1), rows, num_threads=1)
-        self.held[rows] = vectors
+        with np.errstate(over="ignore"):
+            self.held[rows] = vectors
         self.present[rows] = self.live[rows] = True
 
     def remove(self, row: int) -> None:
@@ -83,7 +84,7 @@ class _Graph:
 
     def moved(self, rows: Int32Array, vectors: Float32Array) -> Float32Array:
         """How far `vectors` are from those held, in lengths of the latter; infinite where there is none. float32, (m,)."""
-        held = self.held[rows]
+        held = self.held[rows].astype(np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
             shares: Float32Array = np.sqrt(((vectors - held) ** 2).sum(axis=1) / (held**2).sum(axis=1))
         shares[~self.live[rows]] = np.inf
@@ -106,7 +107,7 @@ class _Graph:
 class ItemIndex:
     """The graph, the rows that moved since they were written to it, and the graph that is to replace it.
 
-    `mark`, `remove` and `search` are called by the loop, `refresh` by one thread. Memory: 140 bytes a row for vectors as written
+    `mark`, `remove` and `search` are called by the loop, `refresh` by one thread. Memory: 74 bytes a row for vectors as written
     and flags, about 300 in the graph; twice that while a new graph is built.
 
     Parameters
@@ -198,7 +199,7 @@ class ItemIndex:
             norms = np.sqrt((vectors**2).sum(axis=1))
             sound = np.isfinite(norms)
             self._largest = max(self._largest, float(norms[sound].max(initial=0.0)))
-            self._moved[rows] = np.where(sound & (moved > DRIFT), moved, 0)
+            self._moved[rows] = np.where(sound & ~(moved <= DRIFT), np.nan_to_num(moved, nan=np.inf), 0)
 
     def _set_apart(self) -> None:
         flags = (self._moved > 0) & ~self._removed

@@ -8,11 +8,13 @@ checkpoint writes. Always holds: a row number belongs to one video until `drop`,
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from online_models.base import ItemModel
 from state.errors import StateFull
+from state.growth import LEAST, grown_size
 from state.types import AnyArray, BoolArray, Int32Array, Int64Array, UInt64Array
 from state.users import KINDS
 from topics.catalog import Video
@@ -22,6 +24,10 @@ S = TypeVar("S", bound=np.generic)
 
 #: The columns of the factorization that travel as steps.
 FACTOR_COLUMNS = ("q", "b", "acc")
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(Video).decode
 
 
 def video_code(video_id: str) -> int:
@@ -54,7 +60,8 @@ class Replica:
         self._row_of: dict[str, int] = {}
         self._row_of_hash: dict[int, int] = {}
         self.ids: list[str | None] = []
-        self.videos: list[Video | None] = []
+        #: Catalogue records, packed: as objects they would take three times the memory.
+        self._videos: list[bytes | None] = []
         self._free: list[int] = []
         self._quarantine: list[int] = []
         #: About the event time of the latest positive applied (see `advance`): a replayed log is read in its own time.
@@ -63,7 +70,7 @@ class Replica:
         #: (size,) the video's hash; the shard that owns it, -1 while only its hash is known; accepted events by kind
         self.hashes: UInt64Array = np.zeros(0, np.uint64)
         self.partition: Int32Array = np.zeros(0, np.int32)
-        self.counts: Int64Array = np.zeros((0, KINDS), np.int64)
+        self.counts: Int32Array = np.zeros((0, KINDS), np.int32)
         #: (size,) may be recommended: its id is known and it is neither hidden nor deleted
         self.active: BoolArray = np.zeros(0, np.bool_)
         #: (size,) the catalogue has deleted it; events for it teach nothing until it is published again
@@ -114,6 +121,7 @@ class Replica:
         """
         rows = [self._row_of.get(video_id, -1) for video_id in video_ids]
         if -1 in rows:
+            self._expect(rows.count(-1))
             fresh: list[int] = []
             try:
                 rows = [
@@ -156,6 +164,7 @@ class Replica:
         unique, inverse = np.unique(codes, return_inverse=True)
         fresh: list[int] = []
         known = self._row_of_hash
+        self._expect(sum(code not in known for code in unique.tolist()))
         try:
             rows = [
                 -1 if not code else known[code] if code in known else self._take(code, fresh)
@@ -164,6 +173,11 @@ class Replica:
         finally:
             self._start(fresh)
         return np.array(rows, np.int32)[inverse].reshape(codes.shape)
+
+    def _expect(self, more: int) -> None:
+        """Have room for many new rows at once, rather than growing for them again and again."""
+        if more > LEAST and len(self.ids) + more > self._size:
+            self._resize(len(self.ids) + more)
 
     def _take(self, code: int, fresh: list[int]) -> int:
         if self._free:
@@ -174,9 +188,9 @@ class Replica:
             if row >= self.capacity:
                 raise StateFull(f"the catalogue holds {self.capacity} videos: raise HEADRACE_MAX_VIDEOS")
             if row >= self._size:
-                self._resize(2 * self._size)
+                self._resize(grown_size(self._size))
             self.ids.append(None)
-            self.videos.append(None)
+            self._videos.append(None)
         self._row_of_hash[code] = row
         self.hashes[row] = code
         fresh.append(row)
@@ -197,10 +211,19 @@ class Replica:
         self.active[row] = active
         self._active_rows = None
 
+    def video(self, row: int) -> Video | None:
+        """What the catalogue says of the row's video, None if nothing."""
+        packed = self._videos[row]
+        return None if packed is None else _unpack(packed)
+
+    def described(self, row: int) -> bool:
+        """Whether the catalogue says anything of it."""
+        return self._videos[row] is not None
+
     def publish(self, video_id: str, video: Video) -> int:
         """Put a catalogue record on its row."""
         row = self.row_of(video_id)
-        self.videos[row] = video
+        self._videos[row] = _pack(video)
         self.deleted[row] = False
         self._allow(row, not video.hidden)
         return row
@@ -212,7 +235,7 @@ class Replica:
         self.deleted[row] = True
         self._allow(row, False)
         if known:
-            self.videos[row] = None
+            self._videos[row] = None
             self.counts[row] = 0
             for model in self.models.values():
                 model.forget(np.array([row], np.int32))
@@ -226,7 +249,7 @@ class Replica:
             self._row_of.pop(video_id, None)
         self._row_of_hash.pop(int(self.hashes[row]), None)
         self.ids[row] = None
-        self.videos[row] = None
+        self._videos[row] = None
         self.deleted[row] = False
         self._allow(row, False)
         self.counts[row] = 0

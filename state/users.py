@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from state.errors import StateFull
+from state.growth import grown_size
 from state.types import AnyArray, Float32Array, Int32Array, Int64Array, UInt8Array, UInt64Array
 
 #: Latest positives kept a user, newest first; the models look no further back (models.md, co-visitation).
@@ -48,7 +49,7 @@ def _remember(
                 pool[start + i] = pool[start + i + 1]
             pool[start + n - 1] = value
             return True
-        larger = min(max(4, 2 * n), SEEN_MAX)
+        larger = min(max(4, n + n // 2), SEEN_MAX)
         if top[0] + larger > pool.shape[0]:
             return False
         start = offset[slot]
@@ -60,6 +61,14 @@ def _remember(
     pool[offset[slot] + n] = value
     length[slot] = n + 1
     return True
+
+
+@njit(cache=True, nogil=True)
+def _pack(pool: UInt64Array, into: UInt64Array, offset: Int64Array, starts: Int64Array, length: Int32Array) -> None:
+    """Copy each slot's entries to where they start in another pool."""
+    for slot in range(starts.shape[0]):
+        for i in range(length[slot]):
+            into[starts[slot] + i] = pool[offset[slot] + i]
 
 
 @njit(cache=True, nogil=True)
@@ -279,7 +288,7 @@ class Users:
         else:
             slot = len(self._ids)
             if slot >= len(self.p):
-                self._allocate(min(2 * len(self.p), self.capacity))
+                self._allocate(min(grown_size(len(self.p)), self.capacity))
             self._ids.append(user_id)
         self._slot_of[user_id] = slot
         self._reset(slot)
@@ -392,18 +401,13 @@ class Users:
         self.seen_length[slot] = len(values)
 
     def _grow_seen(self, needed: int) -> None:
-        """Make room for `needed` more entries: pack the chunks in use, and double the pool if that is not enough."""
+        """Make room for `needed` more entries: pack the chunks in use into a new pool, an eighth larger than they are."""
         n = len(self._ids)
-        room = self.seen_room[:n].astype(np.int64)
-        used = int(room.sum())
-        size = len(self.seen_pool)
-        while used + needed > size // 2:
-            size *= 2
-        pool = np.zeros(size, np.uint64)
-        starts = np.concatenate([[0], np.cumsum(room)[:-1]]) if n else room
-        for slot in np.flatnonzero(self.seen_length[:n]).tolist():
-            values = self.seen(slot)
-            pool[starts[slot] : starts[slot] + len(values)] = values
+        rooms = self.seen_room[:n].astype(np.int64)
+        used = int(rooms.sum())
+        pool = np.zeros(grown_size(used + needed), np.uint64)
+        starts = np.cumsum(rooms) - rooms
+        _pack(self.seen_pool, pool, self.seen_offset, starts, self.seen_length)
         self.seen_offset[:n] = starts
         self.seen_pool = pool
         self._seen_top[0] = used

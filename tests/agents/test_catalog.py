@@ -36,7 +36,7 @@ def traces(state: World) -> list[str]:
             for model in (engine.covisitation, engine.markov)
             if (model.columns["neighbour"] == row).any() or (model.columns["neighbour"][row] >= 0).any()
         ]
-        if engine.replica.active[row] or row in engine.new_rows() or engine.replica.videos[row] is not None:
+        if engine.replica.active[row] or row in engine.new_rows() or engine.replica.video(row) is not None:
             found.append("catalogue")
         if engine.replica.counts[row].any() or engine.popularity.columns["plays"][row]:
             found.append("counts")
@@ -142,7 +142,7 @@ def test_a_video_that_is_deleted_and_published_again_starts_anew(pause: bool) ->
         row = state.row(GONE)
         assert state.engine.popularity.columns["plays"][row] == 1
         assert state.engine.replica.active[row]
-        video = state.engine.replica.videos[row]
+        video = state.engine.replica.video(row)
         assert video is not None
         assert video.title == "Again"
         state.restart()

@@ -30,7 +30,7 @@ def test_made_up_rows_of_videos_load_into_a_replica() -> None:
     assert len(engine.replica) * 3 == len(items) == 450
     links = (engine.covisitation.columns["neighbour"][:150] >= 0).sum(axis=1)
     assert links.min() < 30 < links.max(), "lists differ in length"
-    assert all(video is not None for video in engine.replica.videos)
+    assert all(engine.replica.described(row) for row in range(len(engine.replica)))
 
 
 def test_stock_gets_the_same_rows_under_keys_of_its_own() -> None:

@@ -11,6 +11,7 @@ from online_models.content import (
     DIMENSIONS,
     GROUP_WEIGHTS,
     LEAST_RARITY,
+    STEPS,
     ContentModel,
     Terms,
     Vocabulary,
@@ -58,7 +59,7 @@ def test_a_new_video_is_near_to_its_category_and_far_from_others() -> None:
 
 def test_scores_are_cosines_of_the_decayed_mean() -> None:
     model = published()
-    vectors = model.columns["content"].astype(np.float64)
+    vectors = model.columns["content"].astype(np.float64) / STEPS
     mean = vectors[2] + 0.9 * vectors[0] + 0.81 * vectors[1]
     expected = vectors @ mean / np.linalg.norm(mean)
     np.testing.assert_allclose(model.score_many(context(2, 0, 1), np.arange(6, dtype=np.int32)), expected, atol=1e-6)
@@ -109,10 +110,24 @@ def test_a_vector_is_the_sum_of_its_groups_by_the_formula() -> None:
 
 def test_vectors_have_length_one_or_are_empty() -> None:
     model = published()
-    np.testing.assert_allclose(np.linalg.norm(model.columns["content"], axis=1), [1, 1, 1, 1, 0, 0], atol=1e-6)
+    lengths = np.linalg.norm(model.columns["content"].astype(np.float64), axis=1) / STEPS
+    np.testing.assert_allclose(lengths, [1, 1, 1, 1, 0, 0], atol=0.01)
     assert not vector(Vocabulary(), terms()).any()
     assert model.score_many(context(4), np.arange(6, dtype=np.int32)).tolist() == [0.0] * 6
     assert model.score_many(context(), np.arange(6, dtype=np.int32)).tolist() == [0.0] * 6
+
+
+def test_a_cosine_loses_little_by_the_steps_of_its_vectors() -> None:
+    rng = np.random.default_rng(3)
+    exact = rng.normal(0, 1, (200, DIMENSIONS)) * (rng.random((200, DIMENSIONS)) < 0.06)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    model = ContentModel(200)
+    model.describe(np.arange(200, dtype=np.int32), exact.astype(np.float32))
+    asked = exact[:20].mean(axis=0)
+    asked /= np.linalg.norm(asked)
+    out = np.empty(200, np.float32)
+    model.scores(asked.astype(np.float32), out)
+    np.testing.assert_allclose(out, exact @ asked, atol=0.01)
 
 
 def test_rare_terms_weigh_more() -> None:

@@ -100,7 +100,7 @@ def test_a_deletion_forgets_what_was_learned_and_publishing_starts_anew() -> Non
     replica.models["covisitation"].columns["neighbour"][other, 0] = row
     assert replica.mark_deleted("a") == row
     assert not replica.active[row]
-    assert replica.videos[row] is None
+    assert replica.video(row) is None
     assert replica.models["covisitation"].columns["neighbour"][other, 0] == -1
     # An event for it finds the row and does not bring it back.
     assert replica.row_of("a") == row
@@ -126,7 +126,7 @@ def test_a_dropped_row_is_used_again_only_after_recycling() -> None:
     replica.recycle()
     assert replica.row_of("v3") == rows[1]
     assert not replica.counts[rows[1]].any()
-    assert replica.videos[rows[1]] is None
+    assert replica.video(rows[1]) is None
     assert replica.active[rows[1]]
     assert replica.ids_of([rows[1]]) == ["v3"]
 
