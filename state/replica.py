@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_models.base import ItemModel
+from state.codes import CodeTable
 from state.errors import StateFull
 from state.growth import LEAST, grown_size
 from state.types import AnyArray, BoolArray, Int32Array, Int64Array, UInt64Array
@@ -26,8 +27,16 @@ S = TypeVar("S", bound=np.generic)
 FACTOR_COLUMNS = ("q", "b", "acc")
 
 
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Video).decode
+class _Packed(Video, frozen=True, array_like=True, omit_defaults=False):
+    """A video as it lies in memory: without the names of its fields."""
+
+
+def _pack(video: Video) -> bytes:
+    return _encode(_Packed(*msgspec.structs.astuple(video)))
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(_Packed).decode
 
 
 def video_code(video_id: str) -> int:
@@ -58,7 +67,7 @@ class Replica:
         self.partitions = partitions
         self._clock_step_ms = clock_step_ms
         self._row_of: dict[str, int] = {}
-        self._row_of_hash: dict[int, int] = {}
+        self._codes = CodeTable()
         self.ids: list[str | None] = []
         #: Catalogue records, packed: as objects they would take three times the memory.
         self._videos: list[bytes | None] = []
@@ -104,7 +113,10 @@ class Replica:
 
     def knows(self, video_id: str) -> bool:
         """Whether the video has a row, if only as a placeholder of its hash."""
-        return video_code(video_id) in self._row_of_hash
+        return self._row_of_code(video_code(video_id)) >= 0
+
+    def _row_of_code(self, code: int) -> int:
+        return int(self._codes.find(self.hashes, np.array([code], np.uint64))[0])
 
     def row_of(self, video_id: str) -> int:
         """The video's row, created from the priors if it is new. Raises StateFull at the capacity."""
@@ -138,8 +150,8 @@ class Replica:
         if row is not None:  # named twice
             return row
         code = video_code(video_id)
-        row = self._row_of_hash.get(code)
-        if row is None:
+        row = self._row_of_code(code)
+        if row < 0:
             row = self._take(code, fresh)
         elif self.ids[row] is not None:
             # Two ids with one 64-bit hash: they share the row (one chance in 10^6 at ten million videos).
@@ -153,26 +165,29 @@ class Replica:
 
     def find_codes(self, codes: UInt64Array) -> list[int]:
         """Rows of those of the hashes (of any low bit) that are known; creates nothing."""
-        known = (self._row_of_hash.get(code & ~1) for code in codes.tolist())
-        return [row for row in known if row is not None]
+        rows = self._codes.find(self.hashes, codes & ~np.uint64(1))
+        return list(rows[rows >= 0].tolist())
 
     def rows_of_hashes(self, codes: UInt64Array) -> Int32Array:
         """Rows of videos named by their hashes, -1 for 0; shape as given.
 
         An unknown one becomes a placeholder, not recommendable, until its id arrives. Raises StateFull at the capacity.
         """
-        unique, inverse = np.unique(codes, return_inverse=True)
-        fresh: list[int] = []
-        known = self._row_of_hash
-        self._expect(sum(code not in known for code in unique.tolist()))
-        try:
-            rows = [
-                -1 if not code else known[code] if code in known else self._take(code, fresh)
-                for code in unique.tolist()
-            ]
-        finally:
-            self._start(fresh)
-        return np.array(rows, np.int32)[inverse].reshape(codes.shape)
+        rows = self._codes.find(self.hashes, codes.ravel())
+        unknown = np.flatnonzero((rows < 0) & (codes.ravel() != 0))
+        if len(unknown):
+            self._expect(len(unknown))
+            fresh: list[int] = []
+            taken: dict[int, int] = {}
+            try:
+                for place in unknown.tolist():
+                    code = int(codes.ravel()[place])
+                    if code not in taken:
+                        taken[code] = self._take(code, fresh)
+                    rows[place] = taken[code]
+            finally:
+                self._start(fresh)
+        return rows.reshape(codes.shape)
 
     def _expect(self, more: int) -> None:
         """Have room for many new rows at once, rather than growing for them again and again."""
@@ -191,8 +206,8 @@ class Replica:
                 self._resize(grown_size(self._size))
             self.ids.append(None)
             self._videos.append(None)
-        self._row_of_hash[code] = row
         self.hashes[row] = code
+        self._codes.add(self.hashes, np.array([row], np.int32))
         fresh.append(row)
         return row
 
@@ -247,7 +262,7 @@ class Replica:
         video_id = self.ids[row]
         if video_id is not None:
             self._row_of.pop(video_id, None)
-        self._row_of_hash.pop(int(self.hashes[row]), None)
+        self._codes.drop(self.hashes, row)
         self.ids[row] = None
         self._videos[row] = None
         self.deleted[row] = False
