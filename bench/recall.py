@@ -2,7 +2,7 @@
 
 The engine learns a simulated audience at a given rate with no broker. The index is refreshed as in a worker: in its own thread,
 with the worker's budget and pause. About once a second the lists of some users, as the index answers them, are compared with the
-exact order by `b + q . z` over the same rows. What the index costs beside its thread is in `search_ms` (of which `waiting` rows are
+exact order by `b + q . z` over the same rows. What the index costs beside its thread is in `search_ms` (`apart` rows of it are
 scored one by one) and, for comparison, `exact_ms`: scoring all rows.
 
     python -m bench.recall --json
@@ -158,6 +158,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                         "s": round(elapsed, 1),
                         "recall": round(found.recall, 4),
                         "waiting": engine.index.waiting,
+                        "apart": engine.index.apart,
                     }
                 )
                 sample_at = time.monotonic() + options.every
@@ -174,6 +175,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "max_events_per_s": None if maximum is None else round(maximum),
         "users": options.users,
         "waiting": engine.index.waiting,
+        "apart": engine.index.apart,
         "rows_written_per_s": round(indexing.written / seconds),
         "refresh_longest_ms": round(indexing.longest_s * 1000, 1),
         "search_ms": {"p50": _ms(median(searches_s)), "p99": _ms(float(np.quantile(searches_s, 0.99)))},

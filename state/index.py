@@ -6,8 +6,9 @@ inner product is the order by distance, exactly. M is the largest norm with head
 built beside the old one.
 
 Vectors drift faster than a graph can follow within a modest share of a core. So a search looks in two places, as in a log-structured
-store: the graph holds vectors as they were, and the rows that have moved since (`waiting`) are scored one by one. A refresh keeps
-these few, the most moved first. Always holds: a removed row is never returned; a row that moved is found wherever it is.
+store: the graph holds vectors as they were, and the rows that have moved far since are scored one by one; a refresh keeps these
+few, the most moved first. So are the rows of the largest bias: they compete in every list, and a walk that begins in a user's taste
+may end there (2% of lists were seen to lose their popular half). Always holds: a removed row is never returned.
 """
 
 import time
@@ -18,18 +19,25 @@ import hnswlib
 import numpy as np
 
 from online_models.linear import dot_rows
+from state.growth import grown_size
 from state.types import BoolArray, Float32Array, Int32Array
 
 #: Rows up to which scoring all of them takes no longer than finding candidates first: no graph is needed, none is kept.
 EXACT_BELOW = 20_000
 #: Graph degree and build effort: updates at 0.3 to 0.9 ms, recall@100 of 0.999 at SEARCH_EFFORT.
-DEGREE = 16
+DEGREE = 12
 BUILD_EFFORT = 100
 SEARCH_EFFORT = 200
 #: The graph is asked for this many times what is wanted: what moved by less than DRIFT changes places among them.
 SPARE = 2
-#: A row waits for its update when its vector moved by this share of its length.
+#: A row waits for its update when its vector moved by this share of its length, and is scored by itself when by that.
 DRIFT = 0.05
+FAR = 0.25
+#: Rows scored in every search, beside the graph: of the largest bias, and of those that moved far or are new, the most moved.
+POPULAR = 256
+APART = 4096
+#: Marked rows looked at a refresh: all new ones, and so many of the others in turn.
+LOOKED = 2048
 #: M over the largest norm when the graph was begun.
 HEADROOM = 1.5
 #: Rows written while searches wait, about a millisecond.
@@ -44,8 +52,7 @@ class _Graph:
     def __init__(self, k: int, norm: float, capacity: int) -> None:
         self.norm = norm
         self.capacity = capacity
-        #: About the vectors as they were written, which rows have one, and which of these may be returned.
-        self.held = np.zeros((capacity, k + 1), np.float16)
+        #: Which rows have a vector, and which of these may be returned.
         self.present: BoolArray = np.zeros(capacity, np.bool_)
         self.live: BoolArray = np.zeros(capacity, np.bool_)
         self._count = 0
@@ -65,14 +72,12 @@ class _Graph:
         self._count += int((~self.present[rows]).sum())
         self._live_count += int((~self.live[rows]).sum())
         while self._count > self._room:
-            self._room = min(2 * self._room, self.capacity)
+            self._room = min(grown_size(self._room), self.capacity)
             self._index.resize_index(self._room)
         for row in rows[self.present[rows] & ~self.live[rows]].tolist():
             self._index.unmark_deleted(row)
         lift = np.sqrt(np.maximum(self.norm**2 - (vectors**2).sum(axis=1), 0.0))
         self._index.add_items(np.concatenate([vectors, lift[:, None]], axis=1), rows, num_threads=1)
-        with np.errstate(over="ignore"):
-            self.held[rows] = vectors
         self.present[rows] = self.live[rows] = True
 
     def remove(self, row: int) -> None:
@@ -83,11 +88,12 @@ class _Graph:
             self._live_count -= 1
 
     def moved(self, rows: Int32Array, vectors: Float32Array) -> Float32Array:
-        """How far `vectors` are from those held, in lengths of the latter; infinite where there is none. float32, (m,)."""
-        held = self.held[rows].astype(np.float32)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            shares: Float32Array = np.sqrt(((vectors - held) ** 2).sum(axis=1) / (held**2).sum(axis=1))
-        shares[~self.live[rows]] = np.inf
+        """How far `vectors` are from those written, in lengths of the latter; infinite where there is none. float32, (m,)."""
+        shares = np.full(len(rows), np.inf, np.float32)
+        live = self.live[rows]
+        if live.any():
+            held = np.asarray(self._index.get_items(rows[live], return_type="numpy"))[:, :-1]
+            shares[live] = np.sqrt(((vectors[live] - held) ** 2).sum(axis=1) / np.maximum((held**2).sum(axis=1), 1e-12))
         return shares
 
     def nearest(self, query: Float32Array, n: int) -> Int32Array:
@@ -107,8 +113,8 @@ class _Graph:
 class ItemIndex:
     """The graph, the rows that moved since they were written to it, and the graph that is to replace it.
 
-    `mark`, `remove` and `search` are called by the loop, `refresh` by one thread. Memory: 74 bytes a row for vectors as written
-    and flags, about 300 in the graph; twice that while a new graph is built.
+    `mark`, `remove` and `search` are called by the loop, `refresh` by one thread. Memory: about 420 bytes a row in the
+    graph; twice that while a new graph is built.
 
     Parameters
     ----------
@@ -125,6 +131,8 @@ class ItemIndex:
         self._next: _Graph | None = None
         self._queue: Int32Array = np.empty(0, np.int32)
         self._largest = 0.0
+        self._looked_to = 0
+        self._popular: Int32Array = np.empty(0, np.int32)
         #: (capacity,) changed and not looked at; not to be returned; how far it moved if it waits, else 0.
         self._marked: BoolArray = np.zeros(capacity, np.bool_)
         self._removed: BoolArray = np.zeros(capacity, np.bool_)
@@ -140,6 +148,11 @@ class ItemIndex:
     def waiting(self) -> int:
         """Rows whose change is not in the graph yet."""
         return int(np.count_nonzero((self._marked | (self._moved > 0)) & ~self._removed)) + len(self._queue)
+
+    @property
+    def apart(self) -> int:
+        """Rows that a search scores one by one, beside the graph."""
+        return len(self._apart[0])
 
     def mark(self, rows: Int32Array) -> None:
         """These rows (int32, (m,)) changed or are new; `refresh` will look at them."""
@@ -169,7 +182,8 @@ class ItemIndex:
         How many rows were written to a graph.
         """
         until = time.perf_counter() + budget_s
-        self._look(self._graph, q, b)
+        self._look(q, b)
+        self._popular = _largest(b)
         self._set_apart()
         if self._next is None and self._largest > self._graph.norm:
             self._next = _Graph(self.k, self._largest * HEADROOM, self.capacity)
@@ -187,33 +201,37 @@ class ItemIndex:
         self._set_apart()
         return written
 
-    def _look(self, graph: _Graph, q: Float32Array, b: Float32Array) -> None:
-        """See how far each marked row has moved from what the graph holds."""
-        looked = np.flatnonzero(self._marked[: len(b)]).astype(np.int32)
-        self._marked[looked] = False
-        for first in range(0, len(looked), 4096):
-            rows = looked[first : first + 4096]
-            vectors = _vectors(q, b, rows)
-            moved = graph.moved(rows, vectors)
-            # A vector that is not finite is returned by no path.
-            norms = np.sqrt((vectors**2).sum(axis=1))
-            sound = np.isfinite(norms)
-            self._largest = max(self._largest, float(norms[sound].max(initial=0.0)))
-            self._moved[rows] = np.where(sound & ~(moved <= DRIFT), np.nan_to_num(moved, nan=np.inf), 0)
+    def _look(self, q: Float32Array, b: Float32Array) -> None:
+        """See how far some of the marked rows have moved from what the graph holds, going on where the last look ended."""
+        marked = np.flatnonzero(self._marked[: len(b)]).astype(np.int32)
+        held = self._graph.live[marked]
+        rows = marked[held]
+        if len(rows) > LOOKED:
+            rows = np.roll(rows, -int(np.searchsorted(rows, self._looked_to)))[:LOOKED]
+            self._looked_to = int(rows[-1]) + 1
+        rows = np.concatenate([marked[~held], rows])
+        self._marked[rows] = False
+        vectors = _vectors(q, b, rows)
+        moved = self._graph.moved(rows, vectors)
+        # A vector that is not finite is returned by no path.
+        norms = np.sqrt((vectors**2).sum(axis=1))
+        sound = np.isfinite(norms)
+        self._largest = max(self._largest, float(norms[sound].max(initial=0.0)))
+        self._moved[rows] = np.where(sound & (moved > DRIFT), moved, 0)
 
     def _set_apart(self) -> None:
-        flags = (self._moved > 0) & ~self._removed
+        far = _most(self._moved, FAR, self._removed, APART)
+        flags = np.zeros(self.capacity, np.bool_)
+        flags[far] = True
+        popular = self._popular[~self._removed[self._popular]]
+        flags[popular] |= self._graph.live[popular] | (self._moved[popular] > 0)
         self._apart = np.flatnonzero(flags).astype(np.int32), flags
 
     def _most_moved(self) -> Iterator[Int32Array]:
-        """Rows that wait, a few at a time, some of the most moved first."""
-        waiting = self._apart[0]
-        moved = self._moved[waiting]
-        if len(waiting) > MOST:
-            best = np.argpartition(-moved, MOST)[:MOST]
-            waiting, moved = waiting[best], moved[best]
-        ordered = waiting[np.argsort(-moved, kind="stable")]
-        return (ordered[first : first + SLICE] for first in range(0, len(ordered), SLICE))
+        """Rows that wait, a few at a time, the most moved first."""
+        rows = _most(self._moved, 0, self._removed, MOST)
+        rows = rows[np.argsort(-self._moved[rows], kind="stable")]
+        return (rows[first : first + SLICE] for first in range(0, len(rows), SLICE))
 
     def _build(self, graph: _Graph, q: Float32Array, b: Float32Array, until: float) -> int:
         """Go on with the next graph; nobody else sees it until it is whole."""
@@ -222,10 +240,11 @@ class ItemIndex:
             rows, self._queue = self._queue[:SLICE], self._queue[SLICE:]
             written += _write_sound(graph, rows[~self._removed[rows]], q, b)
         if not len(self._queue):
-            # What it holds of a row is another vector than the old one did.
-            self._marked |= (graph.present | self._graph.live | (self._moved > 0)) & ~self._removed
-            self._look(graph, q, b)
+            # How far rows moved from what this graph holds is to be seen, in turn; those that it lacks cannot wait.
+            lacking = (self._graph.live | (self._moved > 0)) & ~graph.live
             with self._lock:
+                self._moved = np.where(lacking, np.float32(np.inf), np.float32(0))
+                self._marked |= graph.live & ~self._removed
                 self._graph, self._next = graph, None
                 for row in np.flatnonzero(self._removed & graph.live).tolist():
                     graph.remove(row)
@@ -265,6 +284,24 @@ class ItemIndex:
 
 def _vectors(q: Float32Array, b: Float32Array, rows: Int32Array) -> Float32Array:
     return np.concatenate([np.asarray(q[rows]), np.asarray(b[rows])[:, None]], axis=1)
+
+
+def _most(moved: Float32Array, least: float, removed: BoolArray, n: int) -> Int32Array:
+    """Up to `n` rows that moved by more than `least`, the most moved of them, in no order; int32."""
+    rows = np.flatnonzero((moved > least) & ~removed).astype(np.int32)
+    if len(rows) > n:
+        rows = rows[np.argpartition(-moved[rows], n - 1)[:n]]
+    return rows
+
+
+def _largest(b: Float32Array) -> Int32Array:
+    """Rows of the largest biases; int32, at most POPULAR, in no order."""
+    finite = np.where(np.isfinite(b), b, -np.inf)
+    return (
+        np.argpartition(-finite, min(POPULAR, len(b)) - 1)[:POPULAR].astype(np.int32)
+        if len(b)
+        else np.empty(0, np.int32)
+    )
 
 
 def _write_sound(graph: _Graph, rows: Int32Array, q: Float32Array, b: Float32Array) -> int:

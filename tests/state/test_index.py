@@ -114,7 +114,8 @@ def test_rows_that_moved_are_found_exactly_before_the_graph_has_them() -> None:
     everything = np.arange(3_000, dtype=np.int32)
     q = np.random.default_rng(5).permutation(q)
     index.mark(everything)
-    index.refresh(q, b, budget_s=0)
+    for _ in range(3):  # a refresh looks at 2,048 rows
+        index.refresh(q, b, budget_s=0)
     assert index.waiting > 2_500
     assert recall(index, q, b) == 1.0
     index.remove(range(0, 3_000, 2))
@@ -173,6 +174,19 @@ def test_removals_and_marks_of_another_thread_lose_nothing() -> None:
     while index.waiting:
         index.refresh(q, b)
     assert recall(index, q, b, np.setdiff1d(np.arange(1_500), sorted(removed))) >= 0.95
+
+
+def test_the_popular_are_found_from_a_taste_that_is_far_from_them() -> None:
+    """Two islands: long vectors of a taste, and large biases of little else. A walk may end on the first."""
+    q, b = vectors(16, 4_000)
+    b[:] = np.abs(b) * 0.1
+    b[:60] += 12
+    q[:60] *= 0.01
+    index = filled(q, b)
+    for seed in range(40):
+        z = np.random.default_rng(seed).normal(0, 1.5, 32).astype(np.float32)
+        wanted = exact(q, b, z, 100)
+        assert len(np.intersect1d(wanted[wanted < 60], index.search(z, 100, q, b))) == (wanted < 60).sum()
 
 
 def test_drift_updates_and_less_does_not() -> None:
