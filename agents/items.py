@@ -9,12 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from agents.inbox import Record, bury, due, took
-from online_models.neighbours import Additions
 from state.engine import Engine
 from state.errors import SchemaMismatch, StateFull
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
-from topics.evidence import BadBlock, EvidenceBlock, FutureBlock, unpack
+from topics.evidence import BadBlock, EvidenceBlock, OtherRelease, unpack
 from topics.rejected import Reason, Rejected
 
 
@@ -32,10 +31,11 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) ->
 def _read(record: Record, topic: str, partition: int) -> EvidenceBlock:
     try:
         return unpack(record.value or b"")
-    except FutureBlock as error:
+    except OtherRelease as error:
         # Never a dead letter: the release that wrote it counts on its being applied.
         raise SchemaMismatch(
-            f"{topic}[{partition}] offset {record.offset}: {error}. Run the release that wrote it, or a later one"
+            f"{topic}[{partition}] offset {record.offset}: {error}."
+            " Run the release that wrote it, or replay into a new HEADRACE_VERSION"
         ) from error
 
 
@@ -58,18 +58,12 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
         engine.popularity.apply(items[positive], np.ones(len(taught)), engine.ticks(taught), taught)
         replica.advance(taught)
 
-    for model, pairs in ((engine.covisitation, block.covisits), (engine.markov, block.markov)):
-        taken = pairs[mine[pairs["source"]] & alive[pairs["target"]]]
-        sources = rows[taken["source"]]
-        model.apply(
-            Additions(
-                sources,
-                rows[taken["target"]],
-                taken["weight"].astype(np.float32),
-                engine.ticks(taken["at_ms"].astype(np.int64)),
-            )
-        )
-        shard.dirty_neighbours |= set(sources.tolist())
+    links = block.links
+    ticks = engine.ticks(links["at_ms"].astype(np.int64))
+    linked = np.zeros(len(rows), np.bool_)
+    for model in (engine.covisitation, engine.markov):
+        linked |= model.learn_links(links["history"], links["item"].astype(np.int32), ticks, rows, alive, mine)
+    shard.dirty_neighbours |= set(rows[linked].tolist())
 
     _apply_steps(engine, shard, block, rows, mine)
 

@@ -138,11 +138,7 @@ def _teach(
 ) -> None:
     """Learn the batch's first positives: links for the neighbour tables, factor steps, the users' own vectors."""
     pending = shard.pending
-    # Event times ride through the models' tick column unchanged: the owner converts them with its own rate.
-    times = at_ms.astype(np.float64)
-    for table, model in (("covisits", engine.covisitation), ("markov", engine.markov)):
-        made = model.additions(histories, rows, times)
-        pending.add_pairs(table, made.source, made.target, made.weight, made.ticks.astype(np.int64))
+    pending.add_links(rows, histories, at_ms)
 
     known = engine.replica.active_rows()
     rng = np.random.Generator(np.random.PCG64([engine.options.seed, shard.partition, seed_offset]))

@@ -51,3 +51,8 @@ def kernel(returns: Any, *arguments: Any) -> Callable[[F], F]:
     """
     compiled = numba.njit(returns(*arguments), cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)
     return cast("Callable[[F], F]", compiled)
+
+
+def part(function: F) -> F:
+    """Compile a function that kernels of the same file share, into each of them."""
+    return cast("F", numba.njit(inline="always", error_model="numpy", fastmath=_FASTMATH)(function))

@@ -26,7 +26,7 @@ from online_models.base import (
     ModelError,
     accepted,
 )
-from online_models.kernel import boolean, f32, f64, i32, i64, kernel, read, void, write
+from online_models.kernel import boolean, f32, f64, i32, i64, kernel, part, read, void, write
 from online_models.popularity import Popularity
 
 MAX_GROWTH = 16.0
@@ -151,6 +151,55 @@ def _additions(
     return used
 
 
+@part
+def _add(
+    neighbour: Int32Array,
+    weight: Float32Array,
+    weight_at: Float64Array,
+    row: int,
+    wanted: int,
+    added: float,
+    ticks: float,
+    half_life: float,
+    max_growth: float,
+    tiny: float,
+) -> None:
+    slots = neighbour.shape[1]
+    links = neighbour[row]
+    weights = weight[row]
+    if links[0] < 0:
+        weight_at[row] = ticks
+    growth = (ticks - weight_at[row]) / half_life
+    if growth > max_growth:
+        scale = np.float32(2.0**-growth)
+        for s in range(slots):
+            scaled = weights[s] * scale
+            weights[s] = scaled if scaled > tiny else np.float32(0.0)
+        weight_at[row] = ticks
+        growth = 0.0
+    increment = np.float32(added * 2.0**growth)
+    # A block at a time without a way out: such a loop is compiled to vector instructions.
+    place = slots
+    first = 0
+    while first < slots and place == slots:
+        for s in range(first, min(first + 32, slots)):
+            fits = links[s] == wanted or links[s] < 0
+            place = min(place, s if fits else slots)
+        first += 32
+    if place < slots:
+        weights[place] += increment
+        links[place] = wanted
+        return
+    least = 0
+    for s in range(1, slots):
+        if weights[s] < weights[least]:
+            least = s
+    weights[least] -= increment
+    if weights[least] < increment:
+        weights[least] = increment
+        links[least] = wanted
+
+
 @kernel(i64, write(i32, 2), write(f32, 2), write(f64), read(i32), read(i32), read(f32), read(f64), f64, f64, f64)
 def _apply(
     neighbour: Int32Array,
@@ -164,7 +213,7 @@ def _apply(
     max_growth: float,
     tiny: float,
 ) -> int:
-    n, slots = neighbour.shape
+    n = neighbour.shape[0]
     if not source.shape[0] == target.shape[0] == added.shape[0] == ticks.shape[0]:
         return 4
     for a in range(source.shape[0]):
@@ -175,38 +224,79 @@ def _apply(
         if not 0.0 < added[a] < np.inf:
             return 3
     for a in range(source.shape[0]):
-        row = source[a]
-        links = neighbour[row]
-        weights = weight[row]
-        if links[0] < 0:
-            weight_at[row] = ticks[a]
-        growth = (ticks[a] - weight_at[row]) / half_life
-        if growth > max_growth:
-            scale = np.float32(2.0**-growth)
-            for s in range(slots):
-                scaled = weights[s] * scale
-                weights[s] = scaled if scaled > tiny else np.float32(0.0)
-            weight_at[row] = ticks[a]
-            growth = 0.0
-        increment = np.float32(added[a] * 2.0**growth)
-        wanted = target[a]
-        place = -1
-        for s in range(slots):
-            if links[s] == wanted or links[s] < 0:
-                place = s
+        _add(neighbour, weight, weight_at, source[a], target[a], added[a], ticks[a], half_life, max_growth, tiny)
+    return 0
+
+
+@kernel(
+    i64,
+    write(i32, 2),
+    write(f32, 2),
+    write(f64),
+    write(boolean),
+    read(i32, 2),
+    read(i32),
+    read(f64),
+    read(i32),
+    read(boolean),
+    read(boolean),
+    i64,
+    f64,
+    boolean,
+    f64,
+    f64,
+    f64,
+)
+def _learn_links(
+    neighbour: Int32Array,
+    weight: Float32Array,
+    weight_at: Float64Array,
+    linked: BoolArray,
+    histories: Int32Array,
+    items: Int32Array,
+    ticks: Float64Array,
+    rows: Int32Array,
+    alive: BoolArray,
+    mine: BoolArray,
+    lags: int,
+    lag_decay: float,
+    both_ways: bool,
+    half_life: float,
+    max_growth: float,
+    tiny: float,
+) -> int:
+    n = neighbour.shape[0]
+    named = rows.shape[0]
+    if not (histories.shape[0] == items.shape[0] == ticks.shape[0] and alive.shape[0] == mine.shape[0] == named):
+        return 4
+    for place in range(named):
+        if not 0 <= rows[place] < n:
+            return 1
+    for e in range(items.shape[0]):
+        if not 0 <= items[e] < named:
+            return 1
+        if not np.isfinite(ticks[e]):
+            return 2
+        for lag in range(histories.shape[1]):
+            if histories[e, lag] >= named:
+                return 1
+    for e in range(items.shape[0]):
+        item = items[e]
+        decayed = 1.0
+        for lag in range(min(lags, histories.shape[1])):
+            held = histories[e, lag]
+            if held < 0:
                 break
-        if place >= 0:
-            weights[place] += increment
-            links[place] = wanted
-            continue
-        least = 0
-        for s in range(1, slots):
-            if weights[s] < weights[least]:
-                least = s
-        weights[least] -= increment
-        if weights[least] < increment:
-            weights[least] = increment
-            links[least] = wanted
+            share = float(np.float32(decayed))
+            if held != item and alive[item] and alive[held]:
+                to, back = rows[item], rows[held]
+                if mine[held]:
+                    _add(neighbour, weight, weight_at, back, to, share, ticks[e], half_life, max_growth, tiny)
+                    linked[held] = True
+                if both_ways and mine[item]:
+                    _add(neighbour, weight, weight_at, to, back, share, ticks[e], half_life, max_growth, tiny)
+                    linked[item] = True
+            decayed *= lag_decay
     return 0
 
 
@@ -347,6 +437,55 @@ class Neighbours(ItemModel):
         lists = c["neighbour"], c["weight"], c["weight_at"]
         source, target, weight, ticks = additions
         accepted(_apply(*lists, source, target, weight, ticks, self.rule.half_life, MAX_GROWTH, TINY))
+
+    def learn_links(
+        self,
+        histories: Int32Array,
+        items: Int32Array,
+        ticks: Float64Array,
+        rows: Int32Array,
+        alive: BoolArray,
+        mine: BoolArray,
+    ) -> BoolArray:
+        """Make the additions of events and add those to rows that are the caller's, without writing them down.
+
+        Parameters
+        ----------
+        histories, items : int32, shapes (m, h) and (m,); as for `additions`, but places in `rows`
+        ticks : float64, shape (m,)
+        rows : int32, shape (r,)
+        alive, mine : bool, shape (r,); whether the row may be linked, and whether its list may grow
+
+        Returns
+        -------
+        bool, shape (r,); whose lists grew
+
+        Raises
+        ------
+        ModelError
+            A row, place or time is out of range; nothing was changed.
+        """
+        c = self.columns
+        linked = np.zeros(len(rows), np.bool_)
+        rule = self.rule
+        lists = c["neighbour"], c["weight"], c["weight_at"], linked
+        events = np.ascontiguousarray(histories), items, ticks
+        accepted(
+            _learn_links(
+                *lists,
+                *events,
+                rows,
+                alive,
+                mine,
+                rule.lags,
+                rule.lag_decay,
+                rule.both_ways,
+                rule.half_life,
+                MAX_GROWTH,
+                TINY,
+            )
+        )
+        return linked
 
     def scores(self, history: Int32Array, plays: Float64Array, ticks: float, out: Float32Array) -> None:
         """Score the first `len(out)` rows for a history; writes `out` only.

@@ -18,7 +18,7 @@ from state.store import Row, Store
 from state.types import AnyArray, Float32Array, Int32Array, Int64Array
 from state.users import Users
 from topics.dead_letter import DeadLetter
-from topics.evidence import EVENT, PAIR, STEP, EvidenceBlock
+from topics.evidence import EVENT, LINK, STEP, EvidenceBlock
 
 #: A block stays below a broker's default limit of 1 MB a record, its list of ids included.
 BLOCK_BYTES = 600_000
@@ -29,18 +29,17 @@ class Pending:
     """Evidence learned since the last checkpoint, by row; cut into blocks when it is sent."""
 
     events: list[AnyArray] = field(default_factory=list)
-    covisits: list[AnyArray] = field(default_factory=list)
-    markov: list[AnyArray] = field(default_factory=list)
+    links: list[AnyArray] = field(default_factory=list)
     steps: list[AnyArray] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
         """What is buffered; a checkpoint is due early when it grows."""
-        return sum(part.nbytes for parts in (self.events, self.covisits, self.markov, self.steps) for part in parts)
+        return sum(part.nbytes for parts in (self.events, self.links, self.steps) for part in parts)
 
     def clear(self) -> None:
         """Forget what is buffered: it is in a block now."""
-        for parts in (self.events, self.covisits, self.markov, self.steps):
+        for parts in (self.events, self.links, self.steps):
             parts.clear()
 
     def add_events(self, items: Int32Array, kinds: AnyArray, positive: AnyArray, at_ms: Int64Array) -> None:
@@ -49,13 +48,11 @@ class Pending:
         packed["item"], packed["kind"], packed["positive"], packed["at_ms"] = items, kinds, positive, at_ms
         self.events.append(packed)
 
-    def add_pairs(
-        self, table: str, source: Int32Array, target: Int32Array, weight: Float32Array, at_ms: Int64Array
-    ) -> None:
-        """Additions to the neighbour `table` ("covisits" or "markov"); shapes (m,)."""
-        packed = np.empty(len(source), PAIR)
-        packed["source"], packed["target"], packed["weight"], packed["at_ms"] = source, target, weight, at_ms
-        getattr(self, table).append(packed)
+    def add_links(self, items: Int32Array, histories: Int32Array, at_ms: Int64Array) -> None:
+        """Users' first positives of videos, with their positives before; shapes (m,), (m, HISTORY), (m,)."""
+        packed = np.empty(len(items), LINK)
+        packed["item"], packed["history"], packed["at_ms"] = items, histories, at_ms
+        self.links.append(packed)
 
     def add_steps(self, items: Int32Array, q: Float32Array, b: Float32Array, acc: Float32Array) -> None:
         """Factor steps of distinct rows; shapes (m,), (m, k), (m,), (m,)."""
@@ -66,15 +63,25 @@ class Pending:
     def blocks(self, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
         """Cut into blocks of at most BLOCK_BYTES, each for one target partition, as (partition, block)."""
         events = _joined(self.events, EVENT)
-        covisits = _joined(self.covisits, PAIR)
-        markov = _joined(self.markov, PAIR)
+        links = _joined(self.links, LINK)
         steps = _merged_steps(_joined(self.steps, STEP))
         owner = replica.partition
-        columns = ((events, "item"), (covisits, "source"), (markov, "source"), (steps, "item"))
+        owners = np.concatenate([owner[links["item"]][:, None], _by_row(owner, links["history"])], axis=1)
+        event_owners, step_owners = owner[events["item"]], owner[steps["item"]]
         for target in range(replica.partitions):
-            mine = [column[owner[column[key]] == target] for column, key in columns]
+            mine = [
+                events[event_owners == target],
+                links[(owners == target).any(axis=1)],
+                steps[step_owners == target],
+            ]
             for block in _fitting(mine, replica, origin, sender):
                 yield target, block
+
+
+def _by_row(table: Int32Array, rows: Int32Array) -> Int32Array:
+    """`table[rows]` for row numbers in any shape, -1 where there is no row."""
+    found: Int32Array = np.where(rows >= 0, table[rows], -1)
+    return found
 
 
 def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
@@ -110,22 +117,18 @@ def _fitting(columns: list[AnyArray], replica: Replica, origin: bytes, sender: i
 
 def _size_bytes(block: EvidenceBlock) -> int:
     """What the block takes when packed, rounded up: each id has a head of up to 3 bytes."""
-    columns = sum(column.nbytes for column in (block.events, block.covisits, block.markov, block.steps))
+    columns = sum(column.nbytes for column in (block.events, block.links, block.steps))
     return columns + len("".join(block.ids).encode()) + 3 * len(block.ids) + 100
 
 
 def _block(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> EvidenceBlock:
     """Replace row numbers by positions in the block's own list of ids."""
-    names = (("item",), ("source", "target"), ("source", "target"), ("item",))
-    used = [column[name] for column, keys in zip(columns, names, strict=True) for name in keys]
-    known, place = distinct(len(replica), *used)
-    packed = []
-    for column, keys in zip(columns, names, strict=True):
-        column = column.copy()
-        for name in keys:
-            column[name] = place[column[name]]
-        packed.append(column)
-    return EvidenceBlock(origin, sender, replica.ids_of(known.tolist()), *packed)
+    events, links, steps = (column.copy() for column in columns)
+    known, place = distinct(len(replica), events["item"], links["item"], links["history"], steps["item"])
+    for column in (events, links, steps):
+        column["item"] = place[column["item"]]
+    links["history"] = _by_row(place, links["history"])
+    return EvidenceBlock(origin, sender, replica.ids_of(known.tolist()), events, links, steps)
 
 
 @dataclass(frozen=True)

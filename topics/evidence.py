@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from topics.ids import are_ids
 from topics.interactions import EVENTS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Width of the factor vectors; a block with another width is of another model.
 FACTORS = 32
 
 #: One accepted event of a video: its kind, whether it was the pair's first positive, and when.
 EVENT = np.dtype([("item", "<u4"), ("kind", "u1"), ("positive", "u1"), ("at_ms", "<i8")])
-#: One addition to a neighbour row: `source` belongs to the receiver, `target` may be anybody's.
-PAIR = np.dtype([("source", "<u4"), ("target", "<u4"), ("weight", "<f4"), ("at_ms", "<i8")])
+#: Positives before an event that are sent with it; the models look no further back.
+HISTORY = 20
+#: A user's first positive of a video, with the positives before it, newest first, -1 for none: what neighbour lists learn from.
+LINK = np.dtype([("item", "<u4"), ("history", "<i4", (HISTORY,)), ("at_ms", "<i8")])
 #: The summed factor steps of one video since the sender's last block.
 STEP = np.dtype([("item", "<u4"), ("q", "<f4", (FACTORS,)), ("b", "<f4"), ("acc", "<f4")])
 
@@ -30,8 +32,8 @@ class BadBlock(ValueError):
     """A block that cannot be read; it goes to the dead letters, and the stream goes on."""
 
 
-class FutureBlock(ValueError):
-    """A block of a later release: sound, and lost to the counts if this release passed over it."""
+class OtherRelease(ValueError):
+    """A block of another release: sound, and lost to the counts if this release passed over it."""
 
 
 class Packed(msgspec.Struct, array_like=True, frozen=True):
@@ -42,8 +44,7 @@ class Packed(msgspec.Struct, array_like=True, frozen=True):
     sender: int
     ids: list[str]
     events: bytes
-    covisits: bytes
-    markov: bytes
+    links: bytes
     steps: bytes
 
 
@@ -51,15 +52,15 @@ class EvidenceBlock(msgspec.Struct, frozen=True):
     """A block as it is used.
 
     `origin` names the process that learned it (a sender has already applied its own factor steps to the rows it serves from),
-    `sender` its shard; `events`, `covisits`, `markov` and `steps` are arrays of EVENT, PAIR, PAIR and STEP.
+    `sender` its shard; `events`, `links` and `steps` are arrays of EVENT, LINK and STEP. A link is sent to the owners of all that it
+    names; events and steps to the owner of their video.
     """
 
     origin: bytes
     sender: int
     ids: list[str]
     events: NDArray[Any]
-    covisits: NDArray[Any]
-    markov: NDArray[Any]
+    links: NDArray[Any]
     steps: NDArray[Any]
 
     def pack(self) -> bytes:
@@ -71,8 +72,7 @@ class EvidenceBlock(msgspec.Struct, frozen=True):
                 self.sender,
                 self.ids,
                 self.events.tobytes(),
-                self.covisits.tobytes(),
-                self.markov.tobytes(),
+                self.links.tobytes(),
                 self.steps.tobytes(),
             )
         )
@@ -89,32 +89,29 @@ def unpack(data: bytes) -> EvidenceBlock:
     ------
     BadBlock
         The bytes are no block, or its columns disagree.
-    FutureBlock
-        A later release wrote it.
+    OtherRelease
+        A release with another layout wrote it.
     """
     try:
         packed = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError) as error:  # a ValueError where text is no UTF-8
         raise BadBlock(f"not an evidence block: {error}") from error
-    if packed.version > SCHEMA_VERSION:
-        raise FutureBlock(f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}")
     if packed.version != SCHEMA_VERSION:
-        raise BadBlock(f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}")
+        kind = OtherRelease if packed.version > 0 else BadBlock
+        raise kind(f"evidence block of version {packed.version}; this release reads {SCHEMA_VERSION}")
     try:
         events = np.frombuffer(packed.events, EVENT)
-        covisits = np.frombuffer(packed.covisits, PAIR)
-        markov = np.frombuffer(packed.markov, PAIR)
+        links = np.frombuffer(packed.links, LINK)
         steps = np.frombuffer(packed.steps, STEP)
     except ValueError as error:
         raise BadBlock(f"torn column: {error}") from error
-    used = [events["item"], covisits["source"], covisits["target"], markov["source"], markov["target"], steps["item"]]
+    used = [events["item"], links["item"], links["history"], steps["item"]]
     if max((int(column.max()) for column in used if len(column)), default=-1) >= len(packed.ids):
         raise BadBlock("a column refers to a video that the block does not name")
+    if len(links) and links["history"].min() < -1:
+        raise BadBlock("a history refers to a video by a negative position")
     if not are_ids(packed.ids):
         raise BadBlock("a video is named by what is no id")
     if len(events) and events["kind"].max() >= len(EVENTS):
         raise BadBlock(f"an event of kind {events['kind'].max()}; this release knows {len(EVENTS)}: upgrade the worker")
-    for pairs in (covisits, markov):
-        if not (np.isfinite(pairs["weight"]) & (pairs["weight"] > 0)).all():
-            raise BadBlock("a link's weight must be finite and above 0")
-    return EvidenceBlock(packed.origin, packed.sender, packed.ids, events, covisits, markov, steps)
+    return EvidenceBlock(packed.origin, packed.sender, packed.ids, events, links, steps)

@@ -162,3 +162,50 @@ def test_bad_additions_are_refused(source: int, target: int, ticks: float, weigh
     with pytest.raises(ModelError):
         model.apply(Additions(sources, targets, np.array([1, weight], np.float32), np.array([0.0, ticks])))
     assert (model.columns["neighbour"] == EMPTY).all()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=["covisitation", "markov", "small"])
+def test_links_learned_by_owners_are_the_additions_of_all(rule: NeighbourRule) -> None:
+    """Two owners learn the same links, each for its own rows; some rows may not be linked at all."""
+    rng = np.random.default_rng(8)
+    n, m = 30, 400
+    items = rng.integers(0, n, m).astype(np.int32)
+    histories = np.full((m, 20), EMPTY, np.int32)
+    for e, length in enumerate(rng.integers(0, 21, m)):
+        histories[e, :length] = rng.permutation(n)[:length]
+    ticks = np.sort(rng.uniform(0, 50_000, m))
+    alive = rng.random(n) < 0.9
+    # Places in the block are not rows.
+    rows = rng.permutation(n).astype(np.int32)
+
+    split, whole = Neighbours(n, rule), Neighbours(n, rule)
+    owned = rng.random(n) < 0.5
+    grown = np.zeros(n, np.bool_)
+    for mine in (owned & alive, ~owned & alive):
+        linked = split.learn_links(histories, items, ticks, rows, alive, mine)
+        assert not (linked & ~mine).any()
+        grown |= linked
+    renamed = np.where(histories >= 0, rows[histories], EMPTY).astype(np.int32)
+    made = whole.additions(renamed, rows[items], ticks)
+    place = np.argsort(rows)
+    kept = alive[place[made.source]] & alive[place[made.target]]
+    whole.apply(Additions(*(np.ascontiguousarray(column[kept]) for column in made)))  # type: ignore[arg-type]  # mixed dtypes
+    assert set(rows[grown].tolist()) == set(made.source[kept].tolist())
+    for name in ("neighbour", "weight", "weight_at"):
+        np.testing.assert_array_equal(split.columns[name], whole.columns[name])
+
+
+def test_links_out_of_range_are_refused_and_change_nothing() -> None:
+    model = Neighbours(3, COVISITATION)
+    history, item, ticks = np.zeros((1, 20), np.int32), np.ones(1, np.int32), np.zeros(1)
+    rows, all_ = np.arange(2, dtype=np.int32), np.ones(2, np.bool_)
+    for h, i, t, r in (
+        (history + 2, item, ticks, rows),
+        (history, item + 1, ticks, rows),
+        (history, item, ticks + np.inf, rows),
+        (history, item, ticks, rows + 2),
+        (history, item[:0], ticks, rows),
+    ):
+        with pytest.raises(ModelError):
+            model.learn_links(h, i, t, r, all_, all_)
+    assert (model.columns["neighbour"] == EMPTY).all()

@@ -1,5 +1,7 @@
 """What a shard hands to a checkpoint."""
 
+from collections import Counter
+
 import numpy as np
 
 from state import rows
@@ -92,23 +94,36 @@ def test_blocks_are_cut_by_owner_and_keep_every_entry_in_order() -> None:
     pending = Pending()
     for part in np.array_split(numbers, 3):
         pending.add_events(part, np.full(len(part), 3), np.ones(len(part)), part.astype(np.int64) + 10**12)
-        back = part[::-1].copy()
-        pending.add_pairs("covisits", part, back, np.ones(len(part), np.float32), part.astype(np.int64))
+        histories = np.full((len(part), 20), -1, np.int32)
+        histories[1:, 0] = part[:-1]
+        pending.add_links(part, histories, part.astype(np.int64))
         ones = np.ones((len(part), 32), np.float32)
         for _ in range(2):
             pending.add_steps(part, ones, ones[:, 0], ones[:, 0])
-    seen: dict[str, list[str]] = {"events": [], "covisits": [], "steps": []}
+    seen: dict[str, list[str]] = {"events": [], "steps": []}
+    linked: Counter[tuple[str, str]] = Counter()
     for target, block in pending.blocks(replica, b"origin", 2):
         got = unpack(block.pack())
         assert (got.origin, got.sender) == (b"origin", 2)
-        for column, key in (("events", "item"), ("covisits", "source"), ("steps", "item")):
+        for column, key in (("events", "item"), ("steps", "item")):
             owned = [got.ids[place] for place in getattr(got, column)[key]]
             assert {partition_of(name.encode(), PARTITIONS) for name in owned} <= {target}
             seen[column] += owned
+        for link in got.links:
+            places = [link["item"], *link["history"][link["history"] >= 0]]
+            link_names = [got.ids[place] for place in places]
+            assert target in {partition_of(name.encode(), PARTITIONS) for name in link_names}
+            linked[link_names[0], link_names[-1]] += 1
         assert (got.steps["q"] == 2).all()
         assert [got.ids[p] for p in got.events["item"]] == [f"video{at - 10**12}" for at in got.events["at_ms"]]
     by_owner = sorted(names, key=lambda name: partition_of(name.encode(), PARTITIONS))
-    assert seen == {"events": by_owner, "covisits": by_owner, "steps": by_owner}
+    assert seen == {"events": by_owner, "steps": by_owner}
+    expected: Counter[tuple[str, str]] = Counter()
+    for part in np.array_split(np.array(names), 3):
+        for held, name in zip([part[0], *part[:-1]], part, strict=True):
+            # Once to each owner of what it names.
+            expected[str(name), str(held)] = len({partition_of(str(n).encode(), PARTITIONS) for n in (name, held)})
+    assert linked == expected
 
 
 def test_no_block_is_larger_than_a_broker_takes_however_long_the_ids() -> None:

@@ -11,23 +11,22 @@ from hypothesis import strategies as st
 from topics.evidence import (
     EVENT,
     FACTORS,
-    PAIR,
+    LINK,
     SCHEMA_VERSION,
     STEP,
     BadBlock,
     EvidenceBlock,
-    FutureBlock,
+    OtherRelease,
     unpack,
 )
 
 
 def block(**changes: Any) -> EvidenceBlock:
     events = np.array([(0, 3, 1, 1_700_000_000_000), (2, 9, 0, 5)], EVENT)
-    covisits = np.array([(0, 1, 0.9, 7), (1, 0, 1.0, 7)], PAIR)
-    markov = np.array([(2, 0, 0.6, 8)], PAIR)
+    links = np.array([(0, [1, 2] + [-1] * 18, 7), (1, [-1] * 20, 8)], LINK)
     steps = np.zeros(1, STEP)
     steps["item"], steps["q"], steps["b"], steps["acc"] = 1, np.arange(FACTORS), -0.5, 0.25
-    fields = {"events": events, "covisits": covisits, "markov": markov, "steps": steps}
+    fields = {"events": events, "links": links, "steps": steps}
     return EvidenceBlock(b"origin", 3, ["a", "é", "c"], **{**fields, **changes})
 
 
@@ -35,13 +34,12 @@ def test_a_block_survives_the_way_through_bytes() -> None:
     sent = block()
     got = unpack(sent.pack())
     assert (got.origin, got.sender, got.ids) == (b"origin", 3, ["a", "é", "c"])
-    for name in ("events", "covisits", "markov", "steps"):
+    for name in ("events", "links", "steps"):
         np.testing.assert_array_equal(getattr(got, name), getattr(sent, name))
 
 
 def test_an_empty_block_is_a_block() -> None:
-    empty = {name: np.empty(0, dtype) for name, dtype in
-             (("events", EVENT), ("covisits", PAIR), ("markov", PAIR), ("steps", STEP))}  # fmt: skip
+    empty = {name: np.empty(0, dtype) for name, dtype in (("events", EVENT), ("links", LINK), ("steps", STEP))}
     assert len(unpack(block(**empty).pack()).events) == 0
 
 
@@ -62,11 +60,10 @@ def test_torn_and_flipped_blocks_are_refused_or_harmless(data: st.DataObject) ->
         got = unpack(bytes(whole[:cut]))
     except BadBlock:
         return
-    for column, names in ((got.events, ["item"]), (got.covisits, ["source", "target"]), (got.steps, ["item"])):
+    for column, names in ((got.events, ["item"]), (got.links, ["item"]), (got.steps, ["item"])):
         assert all((column[name] < len(got.ids)).all() for name in names)
     assert (got.events["kind"] < 10).all()
-    for pairs in (got.covisits, got.markov):
-        assert (np.isfinite(pairs["weight"]) & (pairs["weight"] > 0)).all()
+    assert ((got.links["history"] >= -1) & (got.links["history"] < len(got.ids))).all()
 
 
 @pytest.mark.parametrize(
@@ -74,13 +71,9 @@ def test_torn_and_flipped_blocks_are_refused_or_harmless(data: st.DataObject) ->
     [
         ("events", "item", 3),
         ("events", "kind", 10),
-        ("covisits", "source", 3),
-        ("covisits", "target", 2**32 - 1),
-        ("covisits", "weight", np.nan),
-        ("covisits", "weight", 0.0),
-        ("markov", "target", 3),
-        ("markov", "weight", -1.0),
-        ("markov", "weight", np.inf),
+        ("links", "item", 3),
+        ("links", "history", 3),
+        ("links", "history", -2),
         ("steps", "item", 3),
     ],
 )
@@ -92,9 +85,9 @@ def test_a_block_with_one_impossible_value_is_refused(column: str, name: str, va
 
 
 def test_a_block_of_another_version_is_refused() -> None:
-    """One of a later release is no dead letter: it is lost to the counts if it is passed over."""
+    """One of another release is no dead letter: it is lost to the counts if it is passed over."""
     fields = msgspec.msgpack.decode(block().pack())
-    for version, refusal in ((SCHEMA_VERSION + 1, FutureBlock), (0, BadBlock)):
+    for version, refusal in ((SCHEMA_VERSION + 1, OtherRelease), (1, OtherRelease), (0, BadBlock)):
         with pytest.raises(refusal, match=f"version {version}; this release reads {SCHEMA_VERSION}"):
             unpack(msgspec.msgpack.encode([version, *fields[1:]]))
 
