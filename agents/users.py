@@ -17,7 +17,7 @@ from state.errors import StateFull
 from state.shard import Shard
 from state.types import Int32Array, Int64Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
-from topics.interactions import EVENTS, Interaction, decode, event_code
+from topics.interactions import EVENTS, Interaction, decode, event_code, require_partition
 from topics.partitions import stable_hash
 from topics.rejected import Reason, Rejected
 from topics.signals import signals
@@ -49,10 +49,12 @@ def step(engine: Engine, shard: Shard, records: Sequence[Record], future_toleran
                 record.key,
                 record.value,
                 record.timestamp,
-                partition=partition,
+                partition=None,
                 partitions=partitions,
                 future_tolerance_ms=future_tolerance_ms,
             )
+            if users.home(event.user_id) != partition:
+                require_partition(event.user_id.encode(), partition, partitions)
             # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
             row = row_of(event.video_id)
             slot = hold_user(users, event.user_id)

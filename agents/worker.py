@@ -16,8 +16,8 @@ from state.engine import Engine, EngineOptions
 
 #: Faust notices a dead worker after this; stock takes a minute.
 SESSION_TIMEOUT_S = 10.0
-#: Batches of up to 2,000 records that wait for an agent; at Faust's 4,096, a replay would hold millions of records in memory.
-BUFFERED_BATCHES = 32
+#: Batches of up to 4,000 records that wait for an agent; at Faust's 4,096, a replay would hold millions of records in memory.
+BUFFERED_BATCHES = 16
 
 
 def create_app(
@@ -52,7 +52,7 @@ def create_app(
         broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=2.0,
         broker_max_poll_interval=60.0,
-        broker_max_poll_records=2000,
+        broker_max_poll_records=4000,
         consumer_auto_offset_reset="earliest",
         web_application_options={"middlewares": [problems], "client_max_size": MAX_BODY_BYTES},
         # Faust's own pages show state and topology to anybody who asks.

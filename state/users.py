@@ -181,6 +181,7 @@ class Users:
         self._load = load
         self._slot_of: dict[str, int] = {}
         self._ids: list[str | None] = []
+        self._homes: list[int] = []
         self._free: list[int] = []
         self._clock = 0
         #: Slots that may not be evicted.
@@ -237,6 +238,11 @@ class Users:
             raise KeyError(slot)
         return user_id
 
+    def home(self, user_id: str) -> int | None:
+        """The shard of a user in memory, None for others."""
+        slot = self._slot_of.get(user_id)
+        return None if slot is None else self._homes[slot]
+
     def peek(self, user_id: str) -> int | None:
         """The user's slot if they are in memory; creates nothing."""
         return self._slot_of.get(user_id)
@@ -290,9 +296,10 @@ class Users:
             if slot >= len(self.p):
                 self._allocate(min(grown_size(len(self.p)), self.capacity))
             self._ids.append(user_id)
+            self._homes.append(partition)
         self._slot_of[user_id] = slot
         self._reset(slot)
-        self.partition[slot] = partition
+        self.partition[slot] = self._homes[slot] = partition
         return slot
 
     def _reset(self, slot: int) -> None:

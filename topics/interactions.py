@@ -122,12 +122,19 @@ def require_time(at_ms: int, timestamp_ms: int, future_tolerance_ms: int) -> Non
         raise Rejected(Reason.BAD_TIME, f"at_ms {at_ms} is {ahead_s} s ahead of the record's arrival")
 
 
+def require_partition(key: bytes, partition: int, partitions: int) -> None:
+    """Raise `Rejected(wrong_partition)` unless the key belongs to the partition."""
+    expected = partition_of(key, partitions)
+    if expected != partition:
+        raise Rejected(Reason.WRONG_PARTITION, f"lies in {partition}, its key belongs to {expected} of {partitions}")
+
+
 def decode(
     key: bytes | None,
     value: bytes | None,
     timestamp_ms: int,
     *,
-    partition: int,
+    partition: int | None,
     partitions: int,
     future_tolerance_ms: int,
 ) -> Interaction:
@@ -137,7 +144,8 @@ def decode(
     ----------
     key, value : the record's bytes; neither is changed
     timestamp_ms : the record's log-append time; the future is judged by it, so that a replay decides alike
-    partition, partitions : where the record lay, and how many the topic has
+    partition, partitions : where the record lay, and how many the topic has; None: the caller asks `require_partition`, or
+        knows that the user belongs there
     future_tolerance_ms : how far `at_ms` may lie ahead of `timestamp_ms`
 
     Raises
@@ -151,9 +159,8 @@ def decode(
     if interaction.user_id.encode() != key:
         shown = "no key" if key is None else repr(key[:40])
         raise Rejected(Reason.KEY_MISMATCH, f"key must be user_id {interaction.user_id[:40]!r}, got {shown}")
-    if partition_of(key, partitions) != partition:
-        expected = partition_of(key, partitions)
-        raise Rejected(Reason.WRONG_PARTITION, f"lies in {partition}, its key belongs to {expected} of {partitions}")
+    if partition is not None:
+        require_partition(key, partition, partitions)
     require_time(interaction.at_ms, timestamp_ms, future_tolerance_ms)
     return interaction
 

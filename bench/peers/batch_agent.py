@@ -32,7 +32,7 @@ def create_app(bootstrap: str, group: str, folder: str, progress: Progress) -> B
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
-        broker_max_poll_records=2000,
+        broker_max_poll_records=4000,
         consumer_auto_offset_reset="earliest",
     )
 
