@@ -34,7 +34,7 @@ CHUNK = 250
 #: A revoked shard has this long for its last checkpoint; then another worker may own it.
 REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
-PENDING_BYTES = 4_000_000
+PENDING_BYTES = 8_000_000
 #: A checkpoint may take this share of the time: after a long one, the next waits longer.
 CHECKPOINT_SHARE = 0.25
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.

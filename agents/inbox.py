@@ -3,7 +3,7 @@
 Always holds: a record that the state holds already is passed over, and one that cannot be used becomes a dead letter.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from state.shard import Shard
@@ -20,10 +20,12 @@ class Record(Protocol):
     timestamp: int
 
 
-def due(shard: Shard, topic: str, records: Sequence[Record]) -> Iterator[Record]:
+def due(shard: Shard, topic: str, records: Sequence[Record]) -> Sequence[Record]:
     """Records that the state does not hold yet (step 4 of the protocol)."""
     first = shard.next.get(topic, 0)
-    return (record for record in records if record.offset >= first)
+    if records and records[0].offset >= first:
+        return records  # offsets rise
+    return [record for record in records if record.offset >= first]
 
 
 def took(shard: Shard, topic: str, records: Sequence[Record]) -> None:

@@ -193,6 +193,10 @@ class Shard:
 
     def hold_user(self, users: Users, user_id: str) -> int:
         """The user's slot, marked changed: it stays theirs until the checkpoint. Raises StateFull."""
+        held = users.peek(user_id)
+        if held is not None and held in self.dirty_users:
+            # Pinned already: it cannot be evicted, so when it was used last does not matter yet.
+            return held
         slot = users.slot_of(user_id, self.partition)
         if slot not in self.dirty_users:
             users.pin([slot])

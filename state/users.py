@@ -345,11 +345,13 @@ class Users:
 
     def unpin(self, slots: Iterable[int]) -> None:
         """Let go of slots that `pin` held."""
+        self._clock += 1
         for slot in slots:
             # A slot that was let go meanwhile holds nothing any more.
             if self.pins[slot] > 0:
                 self.pins[slot] -= 1
                 self.pinned -= int(self.pins[slot] == 0)
+                self.used_at[slot] = self._clock
 
     def admit(
         self,
