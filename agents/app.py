@@ -35,7 +35,7 @@ CHUNK = 250
 REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
 PENDING_BYTES = 8_000_000
-#: A checkpoint may take this share of the time: after a long one, the next waits longer.
+#: A checkpoint may take this share of the time while records wait: after a long one, the next waits longer.
 CHECKPOINT_SHARE = 0.25
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
@@ -90,7 +90,8 @@ class HeadraceApp(faust.App):
         self._arrived_ms: dict[int, int] = {}
         self.failure: BaseException | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
-        self._next_checkpoint: dict[int, float] = {}
+        #: When a shard's next checkpoint may be, and when it must be, in monotonic seconds.
+        self._next_checkpoint: dict[int, tuple[float, float]] = {}
         self.on_partitions_revoked.connect(self._revoke)  # type: ignore[arg-type] # called as (app, revoked)
 
     async def crash(self, reason: BaseException) -> None:
@@ -237,14 +238,20 @@ class HeadraceApp(faust.App):
         if shard is None or writer is None:
             return
         took = await writer.checkpoint(self.engine, shard)
-        pause = max(self.options.checkpoint_interval_ms / 1000, took / CHECKPOINT_SHARE)
-        self._next_checkpoint[partition] = time.monotonic() + pause
+        interval = self.options.checkpoint_interval_ms / 1000
+        now = time.monotonic()
+        self._next_checkpoint[partition] = (now + interval, now + max(interval, took / CHECKPOINT_SHARE))
+
+    def _due(self, partition: int) -> bool:
+        """Whether it is time for the shard's next checkpoint; while records wait to be learned, they come first."""
+        earliest, latest = self._next_checkpoint.get(partition, (0.0, 0.0))
+        now = time.monotonic()
+        return now >= latest or (now >= earliest and self.behind(specs.INTERACTIONS, partition) == 0)
 
     async def keep_checkpointing(self) -> None:
         """Checkpoint each shard when it is due, for as long as the app runs."""
         while not self.should_stop and self.failure is None:
-            now = time.monotonic()
-            due = [p for p in self.engine.shards if self._next_checkpoint.get(p, 0.0) <= now]
+            due = [partition for partition in self.engine.shards if self._due(partition)]
             try:
                 await asyncio.gather(*(self.checkpoint(partition) for partition in due))
             except Exception as error:  # noqa: BLE001 - any error of a checkpoint means the same
