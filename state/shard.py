@@ -31,34 +31,35 @@ class Pending:
     events: list[AnyArray] = field(default_factory=list)
     links: list[AnyArray] = field(default_factory=list)
     steps: list[AnyArray] = field(default_factory=list)
-
-    @property
-    def size_bytes(self) -> int:
-        """What is buffered; a checkpoint is due early when it grows."""
-        return sum(part.nbytes for parts in (self.events, self.links, self.steps) for part in parts)
+    #: What is buffered; a checkpoint is due early when it grows.
+    size_bytes: int = 0
 
     def clear(self) -> None:
         """Forget what is buffered: it is in a block now."""
         for parts in (self.events, self.links, self.steps):
             parts.clear()
+        self.size_bytes = 0
 
     def add_events(self, items: Int32Array, kinds: AnyArray, positive: AnyArray, at_ms: Int64Array) -> None:
         """Accepted events of videos; shapes (m,)."""
         packed = np.empty(len(items), EVENT)
         packed["item"], packed["kind"], packed["positive"], packed["at_ms"] = items, kinds, positive, at_ms
         self.events.append(packed)
+        self.size_bytes += packed.nbytes
 
     def add_links(self, items: Int32Array, histories: Int32Array, at_ms: Int64Array) -> None:
         """Users' first positives of videos, with their positives before; shapes (m,), (m, HISTORY), (m,)."""
         packed = np.empty(len(items), LINK)
         packed["item"], packed["history"], packed["at_ms"] = items, histories, at_ms
         self.links.append(packed)
+        self.size_bytes += packed.nbytes
 
     def add_steps(self, items: Int32Array, q: Float32Array, b: Float32Array, acc: Float32Array) -> None:
         """Factor steps of distinct rows; shapes (m,), (m, k), (m,), (m,)."""
         packed = np.empty(len(items), STEP)
         packed["item"], packed["q"], packed["b"], packed["acc"] = items, q, b, acc
         self.steps.append(packed)
+        self.size_bytes += packed.nbytes
 
     def blocks(self, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
         """Cut into blocks of at most BLOCK_BYTES, each for one target partition, as (partition, block)."""
