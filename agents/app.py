@@ -249,14 +249,23 @@ class HeadraceApp(faust.App):
         return now >= latest or (now >= earliest and self.behind(specs.INTERACTIONS, partition) == 0)
 
     async def keep_checkpointing(self) -> None:
-        """Checkpoint each shard when it is due, for as long as the app runs."""
+        """Checkpoint each shard when it is due, for as long as the app runs.
+
+        One begins at a time: each holds the loop while it copies its rows, and together they would hold it for long.
+        """
+        running: dict[int, asyncio.Task[None]] = {}
         while not self.should_stop and self.failure is None:
-            due = [partition for partition in self.engine.shards if self._due(partition)]
-            try:
-                await asyncio.gather(*(self.checkpoint(partition) for partition in due))
-            except Exception as error:  # noqa: BLE001 - any error of a checkpoint means the same
-                await self.crash(error)
-                return
+            for partition, task in list(running.items()):
+                if task.done():
+                    del running[partition]
+                    if (error := task.exception()) is not None:
+                        # Any error of a checkpoint means the same.
+                        await self.crash(error)
+                        return
+            due = [partition for partition in self.engine.shards if partition not in running and self._due(partition)]
+            if due:
+                first = min(due, key=lambda partition: self._next_checkpoint.get(partition, (0.0, 0.0)))
+                running[first] = asyncio.create_task(self.checkpoint(first))
             await asyncio.sleep(0.01)
 
     async def keep_indexing(self) -> None:

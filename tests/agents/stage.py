@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.protocol.group import LeaveGroupRequest
-from confluent_kafka import Message, Producer
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from cli.committed import Table, latest, read_committed
@@ -30,7 +30,7 @@ from tests.agents.lives import HOST, Life, Lives
 from topics.interactions import Interaction, decode_value, encode
 from topics.partitions import partition_of
 from topics.rejected import Rejected
-from topics.specs import DEAD, INTERACTIONS, changelog_topic, ensure_topics, specs
+from topics.specs import DEAD, INTERACTIONS, changelog_topic, ensure_topics, evidence_topic, specs
 
 VERSION, PARTITIONS = "v1", 2
 EVENTS, USERS, VIDEOS = 3_000, 150, 100
@@ -162,6 +162,36 @@ class Stage:
         life.until(
             lambda: sum(map(life.totals().get, OUTCOMES, [0] * 4)) == len(self.log) or None, "not all is learned"
         )
+
+    def settled(self, life: Life, app: str) -> None:
+        """Wait until `life` has taken every event, and all that they taught is in committed rows."""
+        self.caught_up(life)
+        life.until(lambda: self._nothing_waits(evidence_topic(app, VERSION), f"{app}.{VERSION}"), "evidence waits")
+
+    def _nothing_waits(self, topic: str, group: str) -> bool | None:
+        """True if no record of the topic lies behind the group's committed positions, else None."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                # Evidence that is about to be committed waits too.
+                "isolation.level": "read_uncommitted",
+            }
+        )
+        try:
+            left = consumer.committed([TopicPartition(topic, partition) for partition in range(PARTITIONS)], timeout=10)
+            consumer.assign([TopicPartition(topic, at.partition, max(0, at.offset)) for at in left])
+            ended = 0
+            while ended < PARTITIONS:
+                for record in consumer.consume(PARTITIONS, timeout=1.0):
+                    if record.error() is None:
+                        return None
+                    ended += 1
+            return True
+        finally:
+            consumer.close()
 
     def counted(self, app: str) -> int:
         """Events in committed rows of videos."""

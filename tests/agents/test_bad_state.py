@@ -39,7 +39,7 @@ def _nobody_stays(stage: Stage) -> Iterator[None]:
 def learned(stage: Stage, app: str) -> None:
     """A worker that has learned everything and stopped."""
     life = stage.start(app)
-    stage.caught_up(life)
+    stage.settled(life, app)
     life.stop()
 
 
