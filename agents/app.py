@@ -19,13 +19,13 @@ from faust.types import TP
 from agents import catalog, items, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
-from agents.inbox import Record
 from agents.takeover import changelog_consumer, take_over
 from infra import metrics
 from state.engine import Engine
 from state.index import EXACT_BELOW
 from state.shard import Shard
 from topics import specs
+from topics.record_batch import RecordBatch, RecordLike
 
 log = structlog.get_logger(__name__)
 
@@ -176,14 +176,15 @@ class HeadraceApp(faust.App):
         """Have `close` called when the worker stops; for what is mounted on it."""
         self._closers.append(close)
 
-    async def apply(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+    async def apply(self, topic: str, partition: int, records: Sequence[RecordLike]) -> None:
         """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""
         step = self._step(topic)
         shard = self.engine.shards.get(partition)
         until = self.until(topic, partition)
+        records = RecordBatch.of(records)
         ended = until is not None and records[-1].offset >= until
-        if until is not None and ended:
-            records = [record for record in records if record.offset < until]
+        if until is not None:
+            records = records.before(until)
         users_held = self.engine.users
         chunk = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
         for first in range(0, len(records), chunk):
@@ -225,7 +226,7 @@ class HeadraceApp(faust.App):
         ]
         return min(times, default=0)
 
-    def _step(self, topic: str) -> Callable[[Shard, Sequence[Record]], None]:
+    def _step(self, topic: str) -> Callable[[Shard, RecordBatch], None]:
         if topic == specs.INTERACTIONS:
             return lambda shard, records: users.step(self.engine, shard, records, self.options.future_tolerance_ms)
         if topic == self.shard_topics.evidence:

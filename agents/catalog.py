@@ -62,7 +62,7 @@ def publish(engine: Engine, shard: Shard, videos: Sequence[tuple[str, Video]]) -
     """Put videos into the catalogue, or change them; a deleted one comes back with nothing learned."""
     if not videos:
         return
-    shard.dirty_items |= set(engine.publish(videos).tolist())
+    shard.dirty_items.add(engine.publish(videos))
     for video_id, video in videos:
         key = video_id.encode()
         shard.item_rows[rows.VIDEO + key] = rows.encode_video_row(video)

@@ -4,28 +4,17 @@ Always holds: a record that the state holds already is passed over, and one that
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from state.shard import Shard
 from topics.dead_letter import dead_letter
+from topics.record_batch import RecordBatch
+from topics.record_batch import RecordLike as Record
 from topics.rejected import Rejected
 
 
-class Record(Protocol):
-    """What a step reads of a Kafka record."""
-
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
-
-
-def due(shard: Shard, topic: str, records: Sequence[Record]) -> Sequence[Record]:
+def due(shard: Shard, topic: str, records: Sequence[Record]) -> RecordBatch:
     """Records that the state does not hold yet (step 4 of the protocol)."""
-    first = shard.next.get(topic, 0)
-    if records and records[0].offset >= first:
-        return records  # offsets rise
-    return [record for record in records if record.offset >= first]
+    return RecordBatch.of(records).since(shard.next.get(topic, 0))
 
 
 def took(shard: Shard, topic: str, records: Sequence[Record]) -> None:

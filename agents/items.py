@@ -52,7 +52,7 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     positive = events["positive"] == 1
     at_ms = events["at_ms"].astype(np.int64)
     # Every event makes a row, so that a catalogue restored from changelogs is the whole catalogue.
-    shard.dirty_items |= set(items.tolist())
+    shard.dirty_items.add(items)
     if positive.any():
         taught = at_ms[positive]
         engine.popularity.apply(items[positive], np.ones(len(taught)), engine.ticks(taught), taught)
@@ -63,7 +63,7 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     linked = np.zeros(len(rows), np.bool_)
     for model in (engine.covisitation, engine.markov):
         linked |= model.learn_links(links["history"], links["item"].astype(np.int32), ticks, rows, alive, mine)
-    shard.dirty_neighbours |= set(rows[linked].tolist())
+    shard.dirty_neighbours.add(rows[linked])
 
     _apply_steps(engine, shard, block, rows, mine)
 
@@ -82,5 +82,5 @@ def _apply_steps(engine: Engine, shard: Shard, block: EvidenceBlock, rows: Int32
     for columns in targets:
         for name in ("q", "b", "acc"):
             columns[name][touched] += steps[name]
-    shard.dirty_items |= set(touched.tolist())
+    shard.dirty_items.add(touched)
     engine.refresh_index(np.unique(touched))

@@ -1,7 +1,7 @@
 """A Faust transport that delivers one message a fetched partition batch, reads only what is committed, and leaves offsets alone.
 
-Stock Faust spends four tasks and futures on every record; here a record is an element of a list. Flows in: fetches of the
-shard topics. Flows out: one `Message` a partition and fetch whose value is the list of records. Always holds: the position of
+Stock Faust spends four tasks and futures on every record; here a record is a place in columns. Flows in: fetches of the shard
+topics. Flows out: one `Message` a partition and fetch whose value is a `RecordBatch`. Always holds: the position of
 a shard topic comes from the shard's cut (`app.cut_positions`), never from the group's committed offset, and the consumer
 commits nothing: offsets are committed inside the checkpoint's transaction.
 
@@ -9,48 +9,19 @@ Registered as the scheme `headrace` (entry point group `faust.transports`).
 """
 
 from collections.abc import AsyncIterator, Mapping
-from functools import partial
-from itertools import islice
 from typing import Any, cast
 
 import aiokafka
-from aiokafka.consumer.fetcher import FetchResult
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 from faust.types.tuples import ConsumerMessage
 
+from agents.fetched import read_columns
+from topics.record_batch import RecordBatch
+
 #: How long a fetch may wait for data, in ms. aiokafka keeps one fetch in flight a broker: a partition that has just been read
 #: joins the next one only after this, so it bounds the delay of a quiet topic; at 20 ms an idle worker makes 50 fetches a second.
 FETCH_WAIT_MS = 20
-
-
-class _Fetched(dict[Any, Any]):
-    """aiokafka's fetches by partition, with their records left as the log's reader made them.
-
-    aiokafka copies each into a `ConsumerRecord` of eleven fields, a fifth of all the time that a worker spends in Python; key,
-    value, offset and timestamp are there before. It also hands them on one by one, through two more calls.
-    """
-
-    def __setitem__(self, tp: Any, result: Any) -> None:
-        if isinstance(result, FetchResult):
-            result._partition_records._consumer_record = _as_it_is
-            result.getall = partial(_take, result)
-        super().__setitem__(tp, result)
-
-
-def _as_it_is(_tp: Any, record: Any) -> Any:
-    return record
-
-
-def _take(result: Any, max_records: int | None = None) -> list[Any]:
-    """`FetchResult.getall`, without a call a record."""
-    if not result.check_assignment(result._topic_partition) or not result.has_more():
-        return []
-    taken = list(islice(result._partition_records._records_iterator, max_records))
-    result._update_position()
-    if max_records is None or len(taken) < max_records:
-        result._partition_records = None
-    return taken
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -59,7 +30,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Start the consumer."""
         await super().on_start()
-        self._ensure_consumer()._fetcher._records = _Fetched()
+        read_columns(self._ensure_consumer())
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -84,7 +55,7 @@ class Consumer(driver.Consumer):
         for tp, batch in records.items():
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 break
-            if not batch:
+            if not len(batch):
                 continue
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 # Paused while the fetch was under way. The position is behind these records already: they have to come again.
@@ -93,10 +64,10 @@ class Consumer(driver.Consumer):
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
             yield tp, self._batch_message(tp, batch)
 
-    def _batch_message(self, tp: TP, batch: list[Any]) -> Message:
+    def _batch_message(self, tp: TP, batch: RecordBatch) -> Message:
         last = batch[-1]
         message = ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, [], None, cast(Any, batch),
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, cast(Any, None), [], None, cast(Any, batch),
             None, tp=tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         return cast(Message, message)

@@ -6,19 +6,22 @@ and `dead`, whatever it holds.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from agents.inbox import Record, bury, due, took
-from online_models.sequential_mf import LAGS, NEGATIVES
-from state.distinct import distinct
+from online_models.sequential_mf import NEGATIVES
 from state.engine import Engine
 from state.errors import StateFull
+from state.replica import Replica
 from state.shard import Shard
-from state.types import Int32Array, Int64Array
+from state.types import Float64Array, Int32Array, Int64Array, UInt8Array, UInt64Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
-from topics.interactions import EVENTS, Interaction, decode, event_code, require_partition
+from topics.event_columns import EventColumns, read_events
+from topics.interactions import EVENTS, Interaction, decode, event_code
 from topics.partitions import stable_hash
+from topics.record_batch import RecordBatch
 from topics.rejected import Reason, Rejected
 from topics.signals import signals
 from topics.specs import INTERACTIONS
@@ -35,42 +38,95 @@ _ACTS[event_code("unlike")] = ACT_UNDO
 _OUTCOMES = ("learned", "learned", "ignored", "duplicate")
 
 
+class Events(NamedTuple):
+    """Events of one shard whose users and videos have their places in memory, in order.
+
+    Attributes
+    ----------
+    offsets, at_ms : int64, shape (m,)
+    slots, rows : int32, shape (m,); the user's slot, held by the shard, and the video's row
+    kinds : uint8, shape (m,); positions in `EVENTS`
+    event_ids : uint64, shape (m,); hashes
+    watch_seconds, duration_seconds : float64, shape (m,); NaN where unknown
+    """
+
+    offsets: Int64Array
+    slots: Int32Array
+    rows: Int32Array
+    kinds: UInt8Array
+    at_ms: Int64Array
+    event_ids: UInt64Array
+    watch_seconds: Float64Array
+    duration_seconds: Float64Array
+
+
 def step(engine: Engine, shard: Shard, records: Sequence[Record], future_tolerance_ms: int) -> None:
     """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol)."""
-    events: list[Interaction] = []
-    offsets: list[int] = []
-    slots: list[int] = []
-    rows: list[int] = []
-    users, row_of, hold_user = engine.users, engine.replica.row_of, shard.hold_user
-    partition, partitions = shard.partition, engine.options.partitions
-    for record in due(shard, INTERACTIONS, records):
+    batch = due(shard, INTERACTIONS, records)
+    found = read_events(
+        batch,
+        partition=shard.partition,
+        partitions=engine.options.partitions,
+        future_tolerance_ms=future_tolerance_ms,
+    )
+    refused: dict[int, Rejected] = {}
+    for i in np.flatnonzero(found.odd).tolist():
         try:
-            event = decode(
-                record.key,
-                record.value,
-                record.timestamp,
-                partition=None,
-                partitions=partitions,
-                future_tolerance_ms=future_tolerance_ms,
-            )
-            if users.home(event.user_id) != partition:
-                require_partition(event.user_id.encode(), partition, partitions)
-            # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
-            row = row_of(event.video_id)
-            slot = hold_user(users, event.user_id)
-        except (Rejected, StateFull) as error:
-            why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
-            shard.totals["dead"] += 1
-            shard.totals[f"dead.{why.reason}"] += 1
-            bury(shard, INTERACTIONS, record, why)
-        else:
-            events.append(event)
-            offsets.append(record.offset)
-            rows.append(row)
-            slots.append(slot)
-    if events:
-        _learn(engine, shard, events, offsets, slots, rows, None)
-    took(shard, INTERACTIONS, records)
+            _put(found, i, _decode(batch[i], engine, shard, future_tolerance_ms))
+        except Rejected as error:
+            refused[i] = error
+    # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
+    rows = _rows(engine.replica, batch, found, refused)
+    fit = np.flatnonzero(rows >= 0)
+    slots, full = shard.hold_users(engine.users, batch.texts(batch.key_at[fit], batch.key_size[fit]))
+    for i, error in full.items():
+        refused[int(fit[i])] = Rejected(Reason.STATE_FULL, str(error))
+    for i in sorted(refused):
+        shard.totals["dead"] += 1
+        shard.totals[f"dead.{refused[i].reason}"] += 1
+        bury(shard, INTERACTIONS, batch[i], refused[i])
+    kept, slots = fit[slots >= 0], slots[slots >= 0]
+    if len(kept):
+        columns = (found.kinds, found.at_ms, found.event_ids, found.watch_seconds, found.duration_seconds)
+        _learn(engine, shard, Events(batch.offsets[kept], slots, rows[kept], *(c[kept] for c in columns)), None)
+    took(shard, INTERACTIONS, batch)
+
+
+def _decode(record: Record, engine: Engine, shard: Shard, future_tolerance_ms: int) -> Interaction:
+    return decode(
+        record.key,
+        record.value,
+        record.timestamp,
+        partition=shard.partition,
+        partitions=engine.options.partitions,
+        future_tolerance_ms=future_tolerance_ms,
+    )
+
+
+def _put(found: EventColumns, i: int, event: Interaction) -> None:
+    """Make event `i` of the columns what `decode` has read; its video has a name that is not in the batch as it stands."""
+    found.kinds[i] = event_code(event.event)
+    found.at_ms[i] = event.at_ms
+    found.event_ids[i] = stable_hash(event.event_id)
+    found.video_ids[i] = stable_hash(event.video_id)
+    found.watch_seconds[i] = np.nan if event.watch_seconds is None else event.watch_seconds
+    found.duration_seconds[i] = np.nan if event.duration_seconds is None else event.duration_seconds
+    found.names[i] = event.video_id
+
+
+def _rows(replica: Replica, batch: RecordBatch, found: EventColumns, refused: dict[int, Rejected]) -> Int32Array:
+    """Rows of the events' videos, new ones created; -1 for what is refused, also for want of room, which `refused` gets."""
+    rows = replica.named_rows(found.video_ids)
+    rows[list(refused)] = -1
+    for i in np.flatnonzero(rows < 0).tolist():
+        if i in refused:
+            continue
+        try:
+            name = found.names.get(i)
+            rows[i] = replica.row_of(batch.text(found.video_at[i], found.video_size[i]) if name is None else name)
+        except StateFull as error:
+            refused[i] = Rejected(Reason.STATE_FULL, str(error))
+    return rows
 
 
 def learn(
@@ -87,37 +143,32 @@ def learn(
     offsets : of each event; the first one seeds the batch's draw of negatives
     positive : overrides what is a positive, for evaluation on logs with labels of their own
     """
-    slots = [shard.hold_user(engine.users, event.user_id) for event in events]
-    rows = [engine.replica.row_of(event.video_id) for event in events]
-    _learn(engine, shard, events, offsets, slots, rows, positive)
+    columns = Events(
+        np.array(offsets, np.int64),
+        np.array([shard.hold_user(engine.users, event.user_id.encode()) for event in events], np.int32),
+        engine.replica.rows_of([event.video_id for event in events]),
+        np.array([event_code(event.event) for event in events], np.uint8),
+        np.array([event.at_ms for event in events], np.int64),
+        np.array([stable_hash(event.event_id) for event in events], np.uint64),
+        # None becomes NaN
+        np.array([event.watch_seconds for event in events], np.float64),
+        np.array([event.duration_seconds for event in events], np.float64),
+    )
+    _learn(engine, shard, columns, positive)
 
 
-def _learn(
-    engine: Engine,
-    shard: Shard,
-    events: Sequence[Interaction],
-    offsets: Sequence[int],
-    held: Sequence[int],
-    named: Sequence[int],
-    positive: Sequence[bool] | None,
-) -> None:
+def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool] | None) -> None:
     users, replica = engine.users, engine.replica
-    slots, rows = np.array(held, np.int32), np.array(named, np.int32)
-    kinds = np.array([event_code(e.event) for e in events], np.uint8)
-    at_ms = np.array([e.at_ms for e in events], np.int64)
-    event_ids = np.array([stable_hash(e.event_id) for e in events], np.uint64)
-    # None becomes NaN
-    watched = np.array([e.watch_seconds for e in events], np.float64)
-    duration = np.array([e.duration_seconds for e in events], np.float64)
-    default = signals(kinds, watched, duration).positive
+    slots, rows, kinds, at_ms = events.slots, events.rows, events.kinds, events.at_ms
+    default = signals(kinds, events.watch_seconds, events.duration_seconds).positive
     liked = np.asarray(default if positive is None else positive).astype(np.uint8)
     # Nothing is learned about a deleted video; the event still counts.
     alive = ~replica.deleted[rows]
     acts = np.where(alive, _ACTS[kinds], ACT_NONE).astype(np.uint8)
     liked[~alive] = 0
 
-    outcome, histories = users.admit(slots, rows, replica.hashes[rows], event_ids, kinds, acts, liked, at_ms)
-    users.offset[slots] = np.asarray(offsets, np.int64)
+    outcome, histories = users.admit(slots, rows, replica.hashes[rows], events.event_ids, kinds, acts, liked, at_ms)
+    users.offset[slots] = events.offsets
     for name, count in zip(_OUTCOMES, np.bincount(outcome, minlength=len(_OUTCOMES)).tolist(), strict=True):
         if count:
             shard.totals[name] += count
@@ -126,7 +177,7 @@ def _learn(
     first = outcome == POSITIVE
     shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
     if first.any():
-        _teach(engine, shard, slots[first], rows[first], histories[first], at_ms[first], offsets[0])
+        _teach(engine, shard, slots[first], rows[first], histories[first], at_ms[first], int(events.offsets[0]))
 
 
 def _teach(
@@ -147,10 +198,6 @@ def _teach(
     # Nothing to draw from where all that is known is hidden.
     drawn = min(POOL, NEGATIVES * len(rows)) if len(known) else 0
     negatives = known[rng.integers(0, max(1, len(known)), drawn)]
-    recent = histories[:, :LAGS]
-    touched, _ = distinct(len(engine.replica), rows, recent, negatives)
-    columns = engine.mf.columns
-    before = {name: columns[name][touched] for name in ("q", "b", "acc")}
     engine.mf.learn_batch(
         engine.users.p,
         engine.users.pacc,
@@ -161,6 +208,5 @@ def _teach(
         len(known),
         engine.options.seed,
         seed_offset,
+        pending.steps,
     )
-    steps = {name: columns[name][touched] - before[name] for name in before}
-    pending.add_steps(touched, steps["q"], steps["b"], steps["acc"])

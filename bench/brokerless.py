@@ -6,7 +6,6 @@ left out, so rates are those of learning alone.
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from agents import catalog, items, users
 from agents.app import CHUNK
@@ -18,6 +17,7 @@ from topics.catalog import Video, encode
 from topics.interactions import Interaction
 from topics.interactions import encode as encode_event
 from topics.partitions import partition_of
+from topics.record_batch import Record
 from topics.specs import INTERACTIONS, VIDEOS
 
 #: As the workers' defaults have it.
@@ -25,16 +25,6 @@ CHECKPOINT_INTERVAL_S = 0.25
 #: Event times are simulated, none is in the future.
 TOLERANCE_MS = 600_000
 EVIDENCE = "evidence"
-
-
-@dataclass(slots=True)
-class Record:
-    """What an agent reads of a Kafka record."""
-
-    key: bytes | None
-    value: bytes | None
-    offset: int
-    timestamp: int
 
 
 class BrokerlessWorker:

@@ -178,22 +178,25 @@ def _add(
         weight_at[row] = ticks
         growth = 0.0
     increment = np.float32(added * 2.0**growth)
-    # A block at a time without a way out: such a loop is compiled to vector instructions.
-    place = slots
-    first = 0
-    while first < slots and place == slots:
-        for s in range(first, min(first + 32, slots)):
-            fits = links[s] == wanted or links[s] < 0
-            place = min(place, s if fits else slots)
-        first += 32
-    if place < slots:
+    # Passes over the whole row, without a way out and in numbers of one width: such loops become vector instructions.
+    none = np.int32(slots)
+    place = none
+    for s in range(slots):
+        fits = (links[s] == wanted) | (links[s] < 0)
+        place = min(place, np.int32(s) if fits else none)
+    if place < none:
         weights[place] += increment
         links[place] = wanted
         return
-    least = 0
+    # The first of the least weights. Weights are not negative, so their bits have their order, and the lesser of two integers
+    # is a vector instruction.
+    bits = weights.view(np.int32)
+    lowest = bits[0]
     for s in range(1, slots):
-        if weights[s] < weights[least]:
-            least = s
+        lowest = min(lowest, bits[s])
+    least = none
+    for s in range(slots):
+        least = min(least, np.int32(s) if bits[s] == lowest else none)
     weights[least] -= increment
     if weights[least] < increment:
         weights[least] = increment

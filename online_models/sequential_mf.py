@@ -7,8 +7,7 @@ that they stand for all other items, with AdaGrad steps, one accumulator a row. 
 batch shares: an event would otherwise touch, and send, 40 more rows. What the user chose lately is no negative: it is
 never recommended again, and pushing it away costs a tenth of the recall where users have long sittings.
 
-`learn_batch` changes rows in place, event by event in order. The rows that it may touch are `rows`, the histories'
-first `LAGS` and `negatives`: a caller that sends differences copies these before.
+`learn_batch` changes rows in place, event by event in order, and sums up by how much for a caller that sends it to others.
 """
 
 from typing import ClassVar
@@ -23,13 +22,16 @@ from online_models.base import (
     Context,
     Float32Array,
     Int32Array,
+    Int64Array,
     ItemModel,
     ModelError,
+    UInt8Array,
     UInt64Array,
     accepted,
 )
 from online_models.counters import initial_vector, mix64, seed_key, uniforms
-from online_models.kernel import f32, i32, i64, kernel, read, u64, write
+from online_models.factor_steps import FactorSteps
+from online_models.kernel import f32, i32, i64, kernel, part, read, u64, write
 from online_models.linear import dot_rows
 
 LAGS = 10
@@ -42,6 +44,29 @@ BIAS_RATE = np.float32(0.3)
 REGULARISATION = np.float32(0.001)
 EPSILON = np.float32(1e-3)
 """Added to the accumulator under the root, so that a row's first step is bounded."""
+
+
+@part
+def _note(
+    row: int,
+    noted: UInt8Array,
+    named: Int32Array,
+    before: Float32Array,
+    q: Float32Array,
+    b: Float32Array,
+    acc: Float32Array,
+    count: int,
+) -> int:
+    """Copy what the row holds before the batch, once; returns how many rows are copied."""
+    if noted[row]:
+        return count
+    noted[row] = 1
+    named[count] = row
+    for f in range(FACTORS):
+        before[count, f] = q[row, f]
+    before[count, FACTORS] = b[row]
+    before[count, FACTORS + 1] = acc[row]
+    return count + 1
 
 
 @kernel(
@@ -58,6 +83,10 @@ EPSILON = np.float32(1e-3)
     i64,
     u64,
     u64,
+    write(i32),
+    write(i32),
+    write(f32, 2),
+    write(i64),
 )
 def _learn(
     q: Float32Array,
@@ -72,6 +101,10 @@ def _learn(
     n_items: int,
     key: int,
     first: int,
+    place_of: Int32Array,
+    moved: Int32Array,
+    sums: Float32Array,
+    used: Int64Array,
 ) -> int:
     k = FACTORS
     n = q.shape[0]
@@ -87,6 +120,18 @@ def _learn(
         for lag in range(histories.shape[1]):
             if histories[e, lag] >= n:
                 return 1
+    # What may move: copied now, compared when all is learned. Steps added to their sums as they are made cost more.
+    noted = np.zeros(n, np.uint8)
+    named = np.empty(min(n, pool + rows.shape[0] * (1 + LAGS)), np.int32)
+    before = np.empty((named.shape[0], FACTORS + 2), np.float32)
+    copied = 0
+    for c in range(pool):
+        copied = _note(negatives[c], noted, named, before, q, b, acc, copied)
+    for e in range(rows.shape[0]):
+        copied = _note(rows[e], noted, named, before, q, b, acc, copied)
+        for lag in range(min(LAGS, histories.shape[1])):
+            if histories[e, lag] >= 0:
+                copied = _note(histories[e, lag], noted, named, before, q, b, acc, copied)
     drawn = min(NEGATIVES, pool)
     z = np.empty(FACTORS, np.float32)
     gz = np.empty(FACTORS, np.float32)
@@ -189,6 +234,17 @@ def _learn(
         rate = RATE / np.sqrt(pacc[slot] + EPSILON)
         for f in range(k):
             p[slot, f] -= rate * (gz[f] + REGULARISATION * p[slot, f])
+    for c in range(copied):
+        row = named[c]
+        if place_of[row] < 0:
+            place_of[row] = used[0]
+            moved[used[0]] = row
+            used[0] += 1
+        at = place_of[row]
+        for f in range(k):
+            sums[at, f] += q[row, f] - before[c, f]
+        sums[at, FACTORS] += b[row] - before[c, FACTORS]
+        sums[at, FACTORS + 1] += acc[row] - before[c, FACTORS + 1]
     return 0
 
 
@@ -232,6 +288,7 @@ class SequentialMF(ItemModel):
         n_items: int,
         seed: int,
         first: int = 0,
+        steps: FactorSteps | None = None,
     ) -> None:
         """Learn events in order; changes `p`, `pacc` and this model's columns in place.
 
@@ -246,6 +303,7 @@ class SequentialMF(ItemModel):
         negatives : int32, shape (g,); the batch's pool, drawn uniformly from admitted rows; an event uses up to 40
         n_items : admitted rows, for the logit correction
         seed, first : event e draws by (seed, first + e) alone, so a batch equals its parts learned one after the other
+        steps : gets what is added to the columns
 
         Raises
         ------
@@ -254,7 +312,10 @@ class SequentialMF(ItemModel):
         """
         c = self.columns
         vectors = c["q"], c["b"], c["acc"], p, pacc
-        accepted(_learn(*vectors, slots, histories, rows, negatives, n_items, seed_key(seed), first))
+        steps = FactorSteps() if steps is None else steps
+        steps.expect(self.capacity, len(negatives) + len(rows) * (1 + LAGS))
+        sums = steps.place, steps.rows, steps.sums, steps.used
+        accepted(_learn(*vectors, slots, histories, rows, negatives, n_items, seed_key(seed), first, *sums))
 
     def user_vector(self, p: Float32Array, history: Int32Array) -> Float32Array:
         """Make z (float32, shape (32,)) of a user's own vector (the same) and history (int32, newest first)."""

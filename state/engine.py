@@ -108,9 +108,9 @@ class Engine:
             self.users.drop_partition(partition)
             shard.close()
 
-    def _load_user(self, users: Users, user_id: str, slot: int) -> bool:
+    def _load_user(self, users: Users, key: bytes, slot: int) -> bool:
         shard = self.shards.get(int(users.partition[slot]))
-        data = None if shard is None else shard.users_store.get(rows.USER + user_id.encode())
+        data = None if shard is None else shard.users_store.get(rows.USER + key)
         if data is None:
             return False
         rows.decode_user(data, users, slot, self.replica)
@@ -172,9 +172,8 @@ class Engine:
         for model in (self.covisitation, self.markov):
             named |= (model.columns["neighbour"][:n] == row).any(axis=1)
         for shard in self.shards.values():
-            shard.dirty_neighbours |= set(
-                np.flatnonzero(named & (self.replica.partition[:n] == shard.partition)).tolist()
-            )
+            mine = np.flatnonzero(named & (self.replica.partition[:n] == shard.partition))
+            shard.dirty_neighbours.add(mine.astype(np.int32))
         self.replica.mark_deleted(video_id)
         for slot in self.users.forget_rows([row]):
             shard = self.shards[int(self.users.partition[slot])]

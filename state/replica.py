@@ -163,6 +163,14 @@ class Replica:
         self._allow(row, not self.deleted[row])
         return row
 
+    def named_rows(self, hashes: UInt64Array) -> Int32Array:
+        """Rows of videos by the `stable_hash` of their ids; int32, -1 where there is none or its id has not come; creates none."""
+        codes = hashes & ~np.uint64(1)
+        codes[codes == 0] = 2
+        rows = self._codes.find(self.hashes, codes)
+        rows[self.partition[rows] < 0] = -1
+        return rows
+
     def find_codes(self, codes: UInt64Array) -> list[int]:
         """Rows of those of the hashes (of any low bit) that are known; creates nothing."""
         rows = self._codes.find(self.hashes, codes & ~np.uint64(1))

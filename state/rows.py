@@ -113,7 +113,7 @@ def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tupl
     histories = _packed_histories(users.history[slots], replica)
     return [
         (
-            USER + users.id_of(slot).encode(),
+            USER + users.key_of(slot),
             b"".join(
                 (heads[i * size : (i + 1) * size], pool[starts[i] : starts[i] + lengths[i]].tobytes(), histories[i])
             ),

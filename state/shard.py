@@ -5,20 +5,23 @@ together. Always holds: `swap` takes all or nothing, at a batch boundary; what i
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from online_models.factor_steps import FactorSteps
 from state import rows
 from state.distinct import distinct
+from state.errors import StateFull
+from state.marks import Marks
 from state.replica import Replica
 from state.rows import Cut
 from state.store import Row, Store
 from state.types import AnyArray, Float32Array, Int32Array, Int64Array
 from state.users import Users
 from topics.dead_letter import DeadLetter
-from topics.evidence import EVENT, LINK, STEP, EvidenceBlock
+from topics.evidence import EVENT, FACTORS, LINK, STEP, EvidenceBlock
 
 #: A block stays below a broker's default limit of 1 MB a record, its list of ids included.
 BLOCK_BYTES = 600_000
@@ -30,42 +33,40 @@ class Pending:
 
     events: list[AnyArray] = field(default_factory=list)
     links: list[AnyArray] = field(default_factory=list)
-    steps: list[AnyArray] = field(default_factory=list)
-    #: What is buffered; a checkpoint is due early when it grows.
-    size_bytes: int = 0
+    steps: FactorSteps = field(default_factory=FactorSteps)
+    _listed_bytes: int = 0
 
     def clear(self) -> None:
         """Forget what is buffered: it is in a block now."""
-        for parts in (self.events, self.links, self.steps):
-            parts.clear()
-        self.size_bytes = 0
+        self.events.clear()
+        self.links.clear()
+        self.steps.take()
+        self._listed_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What is buffered; a checkpoint is due early when it grows."""
+        return self._listed_bytes + self.steps.size_bytes
 
     def add_events(self, items: Int32Array, kinds: AnyArray, positive: AnyArray, at_ms: Int64Array) -> None:
         """Accepted events of videos; shapes (m,)."""
         packed = np.empty(len(items), EVENT)
         packed["item"], packed["kind"], packed["positive"], packed["at_ms"] = items, kinds, positive, at_ms
         self.events.append(packed)
-        self.size_bytes += packed.nbytes
+        self._listed_bytes += packed.nbytes
 
     def add_links(self, items: Int32Array, histories: Int32Array, at_ms: Int64Array) -> None:
         """Users' first positives of videos, with their positives before; shapes (m,), (m, HISTORY), (m,)."""
         packed = np.empty(len(items), LINK)
         packed["item"], packed["history"], packed["at_ms"] = items, histories, at_ms
         self.links.append(packed)
-        self.size_bytes += packed.nbytes
-
-    def add_steps(self, items: Int32Array, q: Float32Array, b: Float32Array, acc: Float32Array) -> None:
-        """Factor steps of distinct rows; shapes (m,), (m, k), (m,), (m,)."""
-        packed = np.empty(len(items), STEP)
-        packed["item"], packed["q"], packed["b"], packed["acc"] = items, q, b, acc
-        self.steps.append(packed)
-        self.size_bytes += packed.nbytes
+        self._listed_bytes += packed.nbytes
 
     def blocks(self, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
         """Cut into blocks of at most BLOCK_BYTES, each for one target partition, as (partition, block)."""
         events = _joined(self.events, EVENT)
         links = _joined(self.links, LINK)
-        steps = _merged_steps(_joined(self.steps, STEP))
+        steps = _packed_steps(*self.steps.peek())
         owner = replica.partition
         owners = np.concatenate([owner[links["item"]][:, None], _by_row(owner, links["history"])], axis=1)
         event_owners, step_owners = owner[events["item"]], owner[steps["item"]]
@@ -89,17 +90,15 @@ def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
     return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
-def _merged_steps(steps: AnyArray) -> AnyArray:
-    """Steps of one row become their sum."""
-    if not len(steps):
-        return steps
-    ordered = steps[np.argsort(steps["item"], kind="stable")]
-    starts = np.flatnonzero(np.diff(ordered["item"], prepend=np.uint32(0xFFFFFFFF)))
-    merged = np.empty(len(starts), STEP)
-    merged["item"] = ordered["item"][starts]
-    for name in ("q", "b", "acc"):
-        merged[name] = np.add.reduceat(ordered[name], starts)
-    return merged
+def _packed_steps(rows: Int32Array, sums: Float32Array) -> AnyArray:
+    packed = np.empty(len(rows), STEP)
+    packed["item"], packed["q"], packed["b"], packed["acc"] = (
+        rows,
+        sums[:, :FACTORS],
+        sums[:, FACTORS],
+        sums[:, FACTORS + 1],
+    )
+    return packed
 
 
 def _fitting(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> Iterator[EvidenceBlock]:
@@ -141,7 +140,7 @@ class Checkpoint:
     blocks: list[tuple[int, bytes]]
     dead: list[DeadLetter]
     cut: Cut
-    pinned: list[int]
+    pinned: Int32Array
 
     def __len__(self) -> int:
         return len(self.users) + len(self.items) + len(self.blocks) + len(self.dead)
@@ -164,14 +163,14 @@ class Shard:
         self.judged: Mapping[str, int] = {}
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
+        self.dirty_users = Marks()
+        self.dirty_items = Marks()
+        self.dirty_neighbours = Marks()
         self._fresh()
 
     def _fresh(self) -> None:
         self.pending = Pending()
         self.dead: list[DeadLetter] = []
-        self.dirty_users: set[int] = set()
-        self.dirty_items: set[int] = set()
-        self.dirty_neighbours: set[int] = set()
         self.user_rows: dict[bytes, bytes | None] = {}
         self.item_rows: dict[bytes, bytes | None] = {}
         self.moved = False
@@ -188,29 +187,35 @@ class Shard:
 
     def touch_users(self, users: Users, slots: Int32Array) -> None:
         """Mark users changed; they stay in memory until the checkpoint that holds them is done."""
-        fresh = set(slots.tolist()) - self.dirty_users
-        users.pin(fresh)
-        self.dirty_users |= fresh
+        users.pin(self.dirty_users.add(slots))
 
-    def hold_user(self, users: Users, user_id: str) -> int:
-        """The user's slot, marked changed: it stays theirs until the checkpoint. Raises StateFull."""
-        held = users.peek(user_id)
-        if held is not None and held in self.dirty_users:
-            # Pinned already: it cannot be evicted, so when it was used last does not matter yet.
-            return held
-        slot = users.slot_of(user_id, self.partition)
-        if slot not in self.dirty_users:
-            users.pin([slot])
-            self.dirty_users.add(slot)
+    def hold_user(self, users: Users, key: bytes) -> int:
+        """The slot of the user with this id, marked changed: it stays theirs until the checkpoint. Raises StateFull."""
+        slot = users.slot_of_key(key, self.partition)
+        self.touch_users(users, np.array([slot], np.int32))
         return slot
+
+    def hold_users(self, users: Users, keys: Sequence[bytes]) -> tuple[Int32Array, dict[int, StateFull]]:
+        """Slots (int32) of users named by their ids as UTF-8, marked changed; -1, and an error, where there is no room."""
+        slots = users.peek_many(keys)
+        # Those who are here first: a slot that is not held yet may go to somebody who is read from the store.
+        fresh = self.dirty_users.add(slots[slots >= 0])
+        users.pin(fresh)
+        users.use(fresh)
+        full: dict[int, StateFull] = {}
+        for i in np.flatnonzero(slots < 0).tolist():
+            try:
+                slots[i] = self.hold_user(users, keys[i])
+            except StateFull as error:
+                full[i] = error
+        return slots, full
 
     def swap(self, users: Users, replica: Replica, origin: bytes) -> Checkpoint:
         """Take everything changed since the last swap, and begin anew (step 6 of the checkpoint)."""
-        user_rows = rows.encode_users(users, _sorted(self.dirty_users), replica)
-        live = _sorted(row for row in self.dirty_items if replica.ids[row] is not None and not replica.deleted[row])
-        lists = _sorted(
-            row for row in self.dirty_neighbours if replica.ids[row] is not None and not replica.deleted[row]
-        )
+        changed = self.dirty_users.take()
+        user_rows = rows.encode_users(users, changed, replica)
+        live = _live(self.dirty_items.take(), replica)
+        lists = _live(self.dirty_neighbours.take(), replica)
         cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids)
         taken = Checkpoint(
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
@@ -223,7 +228,7 @@ class Shard:
             blocks=[(target, block.pack()) for target, block in self.pending.blocks(replica, origin, self.partition)],
             dead=self.dead,
             cut=cut,
-            pinned=sorted(self.dirty_users),
+            pinned=changed,
         )
         self._fresh()
         return taken
@@ -234,5 +239,7 @@ class Shard:
         self.items_store.close()
 
 
-def _sorted(values: "Iterator[int] | set[int]") -> Int32Array:
-    return np.array(sorted(values), np.int32)
+def _live(numbers: Int32Array, replica: Replica) -> Int32Array:
+    """Rows that have a video, which is not deleted."""
+    kept: Int32Array = numbers[(replica.partition[numbers] >= 0) & ~replica.deleted[numbers]]
+    return kept

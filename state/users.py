@@ -5,7 +5,7 @@ duplicate) and the history that its learner needs. Always holds: a slot that is 
 that is not yet in a committed checkpoint can be lost; a user's event ids, history and seen set have fixed bounds.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numba import njit
@@ -175,13 +175,13 @@ class Users:
     load : reads a user into a fresh slot by calling `install`; returns False if the store has no such user
     """
 
-    def __init__(self, capacity: int, k: int, load: Callable[["Users", str, int], bool] | None = None) -> None:
+    def __init__(self, capacity: int, k: int, load: Callable[["Users", bytes, int], bool] | None = None) -> None:
         self.capacity = capacity
         self.k = k
         self._load = load
-        self._slot_of: dict[str, int] = {}
-        self._ids: list[str | None] = []
-        self._homes: list[int] = []
+        #: By id as UTF-8, which is what the key of a record is.
+        self._slot_of: dict[bytes, int] = {}
+        self._ids: list[bytes | None] = []
         self._free: list[int] = []
         self._clock = 0
         #: Slots that may not be evicted.
@@ -231,34 +231,35 @@ class Users:
     def __len__(self) -> int:
         return len(self._slot_of)
 
-    def id_of(self, slot: int) -> str:
-        """The user in `slot`."""
-        user_id = self._ids[slot]
-        if user_id is None:
+    def key_of(self, slot: int) -> bytes:
+        """The id, as UTF-8, of the user in `slot`."""
+        key = self._ids[slot]
+        if key is None:
             raise KeyError(slot)
-        return user_id
-
-    def home(self, user_id: str) -> int | None:
-        """The shard of a user in memory, None for others."""
-        slot = self._slot_of.get(user_id)
-        return None if slot is None else self._homes[slot]
+        return key
 
     def peek(self, user_id: str) -> int | None:
         """The user's slot if they are in memory; creates nothing."""
-        return self._slot_of.get(user_id)
+        return self._slot_of.get(user_id.encode())
+
+    def peek_many(self, keys: Sequence[bytes]) -> Int32Array:
+        """Slots of users named by their ids as UTF-8; int32, -1 for those who are not in memory."""
+        slot_of = self._slot_of.get
+        return np.fromiter([slot_of(key, -1) for key in keys], np.int32, len(keys))
 
     def find(self, user_id: str, partition: int) -> int | None:
         """The user's slot, read from the store if needed; None for a user nobody knows, for whom nothing is created."""
-        slot = self._slot_of.get(user_id)
+        key = user_id.encode()
+        slot = self._slot_of.get(key)
         if slot is None and self._load is not None:
             try:
-                slot = self._take(user_id, partition)
-                known = self._fill(user_id, slot)
+                slot = self._take(key, partition)
+                known = self._fill(key, slot)
             except StateFull:
                 # Serving waits for no checkpoint: until there is room, they are served as a stranger.
                 return None
             if not known:
-                self.drop(user_id)
+                self.drop(slot)
                 return None
         if slot is not None:
             self._clock += 1
@@ -267,39 +268,42 @@ class Users:
 
     def slot_of(self, user_id: str, partition: int) -> int:
         """The user's slot, created where the store has none. Raises StateFull if every slot is pinned."""
-        slot = self._slot_of.get(user_id)
+        return self.slot_of_key(user_id.encode(), partition)
+
+    def slot_of_key(self, key: bytes, partition: int) -> int:
+        """`slot_of`, for an id as UTF-8."""
+        slot = self._slot_of.get(key)
         if slot is None:
-            slot = self._take(user_id, partition)
-            self._fill(user_id, slot)
+            slot = self._take(key, partition)
+            self._fill(key, slot)
         self._clock += 1
         self.used_at[slot] = self._clock
         return slot
 
-    def _fill(self, user_id: str, slot: int) -> bool:
+    def _fill(self, key: bytes, slot: int) -> bool:
         """Read the user from the store; a slot that cannot be filled is let go, or it would pass for the user's state."""
         if self._load is None:
             return False
         try:
-            return self._load(self, user_id, slot)
+            return self._load(self, key, slot)
         except BaseException:
-            self.drop(user_id)
+            self.drop(slot)
             raise
 
-    def _take(self, user_id: str, partition: int) -> int:
+    def _take(self, key: bytes, partition: int) -> int:
         if not self._free and len(self._ids) >= self.capacity:
             self._evict()
         if self._free:
             slot = self._free.pop()
-            self._ids[slot] = user_id
+            self._ids[slot] = key
         else:
             slot = len(self._ids)
             if slot >= len(self.p):
                 self._allocate(min(grown_size(len(self.p)), self.capacity))
-            self._ids.append(user_id)
-            self._homes.append(partition)
-        self._slot_of[user_id] = slot
+            self._ids.append(key)
+        self._slot_of[key] = slot
         self._reset(slot)
-        self.partition[slot] = self._homes[slot] = partition
+        self.partition[slot] = partition
         return slot
 
     def _reset(self, slot: int) -> None:
@@ -321,11 +325,11 @@ class Users:
         count = max(1, self.capacity // 10)
         oldest = clean[np.argsort(self.used_at[clean], kind="stable")[:count]]
         for slot in oldest.tolist():
-            self.drop(self.id_of(slot))
+            self.drop(slot)
 
-    def drop(self, user_id: str) -> None:
+    def drop(self, slot: int) -> None:
         """Forget a user's slot (evicted, revoked or deleted); the store is not touched."""
-        slot = self._slot_of.pop(user_id)
+        del self._slot_of[self.key_of(slot)]
         self.pinned -= int(self.pins[slot] > 0)
         self.pins[slot] = 0
         self._ids[slot] = None
@@ -335,23 +339,28 @@ class Users:
     def drop_partition(self, partition: int) -> None:
         """Forget every user of a shard that moved to another worker."""
         for slot in np.flatnonzero(self.partition[: len(self._ids)] == partition).tolist():
-            self.drop(self.id_of(slot))
+            self.drop(slot)
 
-    def pin(self, slots: Iterable[int]) -> None:
-        """Hold the slots until `unpin`: their rows are in no committed checkpoint yet."""
-        for slot in slots:
-            self.pinned += int(self.pins[slot] == 0)
-            self.pins[slot] += 1
+    def pin(self, slots: Int32Array | Sequence[int]) -> None:
+        """Hold the slots, each named once, until `unpin`: their rows are in no committed checkpoint yet."""
+        held = self.pins[slots]
+        self.pinned += int((held == 0).sum())
+        self.pins[slots] = held + 1
 
-    def unpin(self, slots: Iterable[int]) -> None:
-        """Let go of slots that `pin` held."""
+    def unpin(self, slots: Int32Array | Sequence[int]) -> None:
+        """Let go of slots that `pin` held, each named once."""
         self._clock += 1
-        for slot in slots:
-            # A slot that was let go meanwhile holds nothing any more.
-            if self.pins[slot] > 0:
-                self.pins[slot] -= 1
-                self.pinned -= int(self.pins[slot] == 0)
-                self.used_at[slot] = self._clock
+        slots = np.asarray(slots, np.int32)
+        # A slot that was let go meanwhile holds nothing any more.
+        slots = slots[self.pins[slots] > 0]
+        self.pins[slots] -= 1
+        self.pinned -= int((self.pins[slots] == 0).sum())
+        self.used_at[slots] = self._clock
+
+    def use(self, slots: Int32Array) -> None:
+        """Note that the slots were used."""
+        self._clock += 1
+        self.used_at[slots] = self._clock
 
     def admit(
         self,

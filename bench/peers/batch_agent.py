@@ -7,7 +7,7 @@ import faust
 from faust.types import TP
 
 from bench.peers.progress import Progress
-from topics.interactions import decode
+from topics.event_columns import read_events
 from topics.specs import INTERACTIONS
 
 PARTITIONS = 4
@@ -39,15 +39,12 @@ def create_app(bootstrap: str, group: str, folder: str, progress: Progress) -> B
     async def agent(stream: faust.StreamT[Any]) -> None:
         async for event in stream.events():
             records = event.message.value
-            for record in records:
-                decode(
-                    record.key,
-                    record.value,
-                    record.timestamp,
-                    partition=event.message.partition,
-                    partitions=PARTITIONS,
-                    future_tolerance_ms=FUTURE_TOLERANCE_MS,
-                )
+            read_events(
+                records,
+                partition=event.message.partition,
+                partitions=PARTITIONS,
+                future_tolerance_ms=FUTURE_TOLERANCE_MS,
+            )
             progress.add(len(records))
 
     topic = app.topic(INTERACTIONS, key_serializer="raw", value_serializer="raw")

@@ -5,7 +5,7 @@ import random
 import numpy as np
 
 from tests.agents.world import EVIDENCE, World, liked, world
-from topics.evidence import unpack
+from topics.evidence import FACTORS, unpack
 from topics.specs import INTERACTIONS
 
 COLUMNS = ("q", "b", "acc")
@@ -16,9 +16,9 @@ def under_way(state: World) -> dict[str, "np.typing.NDArray[np.float64]"]:
     replica = state.engine.replica
     sums = {name: np.zeros(state.engine.mf.columns[name].shape, np.float64) for name in COLUMNS}
     for shard in state.engine.shards.values():
-        for steps in shard.pending.steps:
-            for name in COLUMNS:
-                np.add.at(sums[name], steps["item"], steps[name])
+        rows, steps = shard.pending.steps.peek()
+        for name, columns in zip(COLUMNS, (slice(FACTORS), FACTORS, FACTORS + 1), strict=True):
+            sums[name][rows] += steps[:, columns]
         for record in state.due(EVIDENCE, shard.partition):
             block = unpack(record.value or b"")
             if block.origin == state.engine.origin:
@@ -77,7 +77,7 @@ def test_a_step_that_is_not_finite_spoils_no_row_and_costs_no_count() -> None:
     state = world(partitions=1)
     state.send(liked("ann", "a", 1), liked("ann", "b", 2))
     state.step(INTERACTIONS, 0)
-    state.engine.shards[0].pending.steps[0]["q"][0, 3] = np.nan
+    state.engine.shards[0].pending.steps.sums[0, 3] = np.nan
     state.settle()
     assert all(np.isfinite(base).all() for base in state.engine.replica.base.values())
     assert state.engine.popularity.columns["plays"].sum() == 2

@@ -37,12 +37,13 @@ def test_rows_written_again_after_a_restart_are_the_same_bytes(partitions: int) 
     for shard in state.engine.shards.values():
         for key in before[shard.partition][0]:
             if key.startswith(rows.USER):
-                shard.hold_user(state.engine.users, key[2:].decode())
-        owned = replica.rows_in(shard.partition).tolist()
-        shard.dirty_items |= set(owned)
-        shard.dirty_neighbours |= {
-            row for row in owned if rows.NEIGHBOURS + str(replica.ids[row]).encode() in before[shard.partition][1]
-        }
+                shard.hold_user(state.engine.users, key[2:])
+        owned = replica.rows_in(shard.partition)
+        shard.dirty_items.add(owned)
+        listed = [
+            rows.NEIGHBOURS + str(replica.ids[row]).encode() in before[shard.partition][1] for row in owned.tolist()
+        ]
+        shard.dirty_neighbours.add(owned[listed])
     state.checkpoint_all()
     assert everything(state) == before
 

@@ -88,8 +88,8 @@ def test_users_survive_eviction_through_a_store(drawn: list[tuple[int, Event]]) 
     replica = replica_of()
     store = MemoryStore()
 
-    def load(users: Users, user_id: str, slot: int) -> bool:
-        data = store.get(rows.USER + user_id.encode())
+    def load(users: Users, key: bytes, slot: int) -> bool:
+        data = store.get(rows.USER + key)
         if data is None:
             return False
         rows.decode_user(data, users, slot, replica)

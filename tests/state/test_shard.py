@@ -34,11 +34,11 @@ def test_a_fresh_shard_has_nothing_to_write_and_goes_on_from_its_cut() -> None:
 def test_swap_takes_everything_once_and_leaves_users_pinned() -> None:
     engine = engine_of()
     shard, users = engine.shards[0], engine.users
-    slot = shard.hold_user(users, "ann")
-    assert shard.hold_user(users, "ann") == slot
+    slot = shard.hold_user(users, b"ann")
+    assert shard.hold_user(users, b"ann") == slot
     row = engine.replica.row_of("a")
-    shard.dirty_items.add(row)
-    shard.dirty_neighbours.add(row)
+    shard.dirty_items.add(np.array([row], np.int32))
+    shard.dirty_neighbours.add(np.array([row], np.int32))
     shard.item_rows[b"m:a"] = b"record"
     shard.user_rows[b"a:ann"] = None
     shard.totals["learned"] += 1
@@ -48,11 +48,11 @@ def test_swap_takes_everything_once_and_leaves_users_pinned() -> None:
     assert [key for key, _ in taken.items] == [b"m:a", b"i:a", b"n:a"]
     assert taken.cut == Cut({"interactions": 5, "videos": 4}, {"learned": 3})
     assert rows.decode_cut(taken.users[-1][1] or b"") == taken.cut
-    assert (taken.pinned, users.pins[slot], users.pinned) == ([slot], 1, 1)
+    assert (taken.pinned.tolist(), users.pins[slot], users.pinned) == ([slot], 1, 1)
     assert not shard.dirty
 
     # The user changes again while the first checkpoint is on its way: each holds them by itself.
-    shard.hold_user(users, "ann")
+    shard.hold_user(users, b"ann")
     assert users.pins[slot] == 2
     users.unpin(taken.pinned)
     assert (users.pins[slot], users.pinned) == (1, 1)
@@ -68,8 +68,8 @@ def test_a_deleted_video_has_no_rows_in_a_checkpoint() -> None:
     engine = engine_of()
     shard = engine.shards[0]
     row = engine.replica.row_of("a")
-    shard.dirty_items.add(row)
-    shard.dirty_neighbours.add(row)
+    shard.dirty_items.add(np.array([row], np.int32))
+    shard.dirty_neighbours.add(np.array([row], np.int32))
     engine.replica.mark_deleted("a")
     assert shard.swap(engine.users, engine.replica, b"origin").items == []
 
@@ -77,12 +77,12 @@ def test_a_deleted_video_has_no_rows_in_a_checkpoint() -> None:
 def test_a_slot_that_was_let_go_is_not_unpinned_for_its_next_user() -> None:
     """A shard may leave while its checkpoint is on its way; the slot then belongs to somebody else, or to nobody."""
     engine = engine_of()
-    slot = engine.shards[0].hold_user(engine.users, "ann")
+    slot = engine.shards[0].hold_user(engine.users, b"ann")
     taken = engine.shards[0].swap(engine.users, engine.replica, b"origin")
     engine.users.drop_partition(0)
     engine.users.unpin(taken.pinned)
     assert (engine.users.pins[slot], engine.users.pinned) == (0, 0)
-    assert engine.shards[1].hold_user(engine.users, "bob") == slot
+    assert engine.shards[1].hold_user(engine.users, b"bob") == slot
     assert (engine.users.pins[slot], engine.users.pinned) == (1, 1)
 
 
@@ -97,9 +97,9 @@ def test_blocks_are_cut_by_owner_and_keep_every_entry_in_order() -> None:
         histories = np.full((len(part), 20), -1, np.int32)
         histories[1:, 0] = part[:-1]
         pending.add_links(part, histories, part.astype(np.int64))
-        ones = np.ones((len(part), 32), np.float32)
-        for _ in range(2):
-            pending.add_steps(part, ones, ones[:, 0], ones[:, 0])
+    pending.steps.expect(len(replica), len(numbers))
+    pending.steps.rows[: len(numbers)], pending.steps.sums[: len(numbers)] = numbers, 2.0
+    pending.steps.used[0] = len(numbers)
     seen: dict[str, list[str]] = {"events": [], "steps": []}
     linked: Counter[tuple[str, str]] = Counter()
     for target, block in pending.blocks(replica, b"origin", 2):
