@@ -30,7 +30,7 @@ from topics.record_batch import RecordBatch, RecordLike
 log = structlog.get_logger(__name__)
 
 #: Records learned before the loop is given back, a millisecond or two; of evidence one block, which may be as much.
-CHUNK = 250
+CHUNK = 1000
 #: A revoked shard has this long for its last checkpoint; then another worker may own it.
 REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.

@@ -31,14 +31,27 @@ class Marks:
     def add(self, numbers: Int32Array) -> Int32Array:
         """Add numbers (int32, shape (m,), repeats allowed); returns those that are new, each once, in the order given."""
         if len(numbers) and (most := int(numbers.max())) >= len(self._flags):
-            flags = np.zeros(grown_size(most + 1), np.bool_)
-            flags[: len(self._flags)] = self._flags
-            self._flags = flags
+            self._grow(most)
         fresh = np.empty(len(numbers), np.int32)
         fresh = fresh[: _mark(self._flags, numbers, fresh)]
         if len(fresh):
             self._parts.append(fresh)
         return fresh
+
+    def add_one(self, number: int) -> bool:
+        """Add a number; whether it is new."""
+        if number >= len(self._flags):
+            self._grow(number)
+        if self._flags[number]:
+            return False
+        self._flags[number] = True
+        self._parts.append(np.array([number], np.int32))
+        return True
+
+    def _grow(self, most: int) -> None:
+        flags = np.zeros(grown_size(most + 1), np.bool_)
+        flags[: len(self._flags)] = self._flags
+        self._flags = flags
 
     def __contains__(self, number: int) -> bool:
         return number < len(self._flags) and bool(self._flags[number])

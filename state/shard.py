@@ -5,130 +5,21 @@ together. Always holds: `swap` takes all or nothing, at a batch boundary; what i
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from online_models.factor_steps import FactorSteps
 from state import rows
-from state.distinct import distinct
 from state.errors import StateFull
 from state.marks import Marks
+from state.pending import Pending
 from state.replica import Replica
 from state.rows import Cut
 from state.store import Row, Store
-from state.types import AnyArray, Float32Array, Int32Array, Int64Array
+from state.types import Int32Array
 from state.users import Users
 from topics.dead_letter import DeadLetter
-from topics.evidence import EVENT, FACTORS, LINK, STEP, EvidenceBlock
-
-#: A block stays below a broker's default limit of 1 MB a record, its list of ids included.
-BLOCK_BYTES = 600_000
-
-
-@dataclass
-class Pending:
-    """Evidence learned since the last checkpoint, by row; cut into blocks when it is sent."""
-
-    events: list[AnyArray] = field(default_factory=list)
-    links: list[AnyArray] = field(default_factory=list)
-    steps: FactorSteps = field(default_factory=FactorSteps)
-    _listed_bytes: int = 0
-
-    def clear(self) -> None:
-        """Forget what is buffered: it is in a block now."""
-        self.events.clear()
-        self.links.clear()
-        self.steps.take()
-        self._listed_bytes = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """What is buffered; a checkpoint is due early when it grows."""
-        return self._listed_bytes + self.steps.size_bytes
-
-    def add_events(self, items: Int32Array, kinds: AnyArray, positive: AnyArray, at_ms: Int64Array) -> None:
-        """Accepted events of videos; shapes (m,)."""
-        packed = np.empty(len(items), EVENT)
-        packed["item"], packed["kind"], packed["positive"], packed["at_ms"] = items, kinds, positive, at_ms
-        self.events.append(packed)
-        self._listed_bytes += packed.nbytes
-
-    def add_links(self, items: Int32Array, histories: Int32Array, at_ms: Int64Array) -> None:
-        """Users' first positives of videos, with their positives before; shapes (m,), (m, HISTORY), (m,)."""
-        packed = np.empty(len(items), LINK)
-        packed["item"], packed["history"], packed["at_ms"] = items, histories, at_ms
-        self.links.append(packed)
-        self._listed_bytes += packed.nbytes
-
-    def blocks(self, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
-        """Cut into blocks of at most BLOCK_BYTES, each for one target partition, as (partition, block)."""
-        events = _joined(self.events, EVENT)
-        links = _joined(self.links, LINK)
-        steps = _packed_steps(*self.steps.peek())
-        owner = replica.partition
-        owners = np.concatenate([owner[links["item"]][:, None], _by_row(owner, links["history"])], axis=1)
-        event_owners, step_owners = owner[events["item"]], owner[steps["item"]]
-        for target in range(replica.partitions):
-            mine = [
-                events[event_owners == target],
-                links[(owners == target).any(axis=1)],
-                steps[step_owners == target],
-            ]
-            for block in _fitting(mine, replica, origin, sender):
-                yield target, block
-
-
-def _by_row(table: Int32Array, rows: Int32Array) -> Int32Array:
-    """`table[rows]` for row numbers in any shape, -1 where there is no row."""
-    found: Int32Array = np.where(rows >= 0, table[rows], -1)
-    return found
-
-
-def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
-    return np.concatenate(parts) if parts else np.empty(0, dtype)
-
-
-def _packed_steps(rows: Int32Array, sums: Float32Array) -> AnyArray:
-    packed = np.empty(len(rows), STEP)
-    packed["item"], packed["q"], packed["b"], packed["acc"] = (
-        rows,
-        sums[:, :FACTORS],
-        sums[:, FACTORS],
-        sums[:, FACTORS + 1],
-    )
-    return packed
-
-
-def _fitting(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> Iterator[EvidenceBlock]:
-    """Blocks of the columns, halved until each fits: ids count as much as entries, and are known only then."""
-    entries = sum(map(len, columns))
-    if not entries:
-        return
-    block = _block(columns, replica, origin, sender)
-    if entries == 1 or _size_bytes(block) <= BLOCK_BYTES:
-        yield block
-        return
-    middles = [-(-len(column) // 2) for column in columns]
-    yield from _fitting([c[:m] for c, m in zip(columns, middles, strict=True)], replica, origin, sender)
-    yield from _fitting([c[m:] for c, m in zip(columns, middles, strict=True)], replica, origin, sender)
-
-
-def _size_bytes(block: EvidenceBlock) -> int:
-    """What the block takes when packed, rounded up: each id has a head of up to 3 bytes."""
-    columns = sum(column.nbytes for column in (block.events, block.links, block.steps))
-    return columns + len("".join(block.ids).encode()) + 3 * len(block.ids) + 100
-
-
-def _block(columns: list[AnyArray], replica: Replica, origin: bytes, sender: int) -> EvidenceBlock:
-    """Replace row numbers by positions in the block's own list of ids."""
-    events, links, steps = (column.copy() for column in columns)
-    known, place = distinct(len(replica), events["item"], links["item"], links["history"], steps["item"])
-    for column in (events, links, steps):
-        column["item"] = place[column["item"]]
-    links["history"] = _by_row(place, links["history"])
-    return EvidenceBlock(origin, sender, replica.ids_of(known.tolist()), events, links, steps)
 
 
 @dataclass(frozen=True)
@@ -163,13 +54,13 @@ class Shard:
         self.judged: Mapping[str, int] = {}
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
+        self.pending = Pending()
         self.dirty_users = Marks()
         self.dirty_items = Marks()
         self.dirty_neighbours = Marks()
         self._fresh()
 
     def _fresh(self) -> None:
-        self.pending = Pending()
         self.dead: list[DeadLetter] = []
         self.user_rows: dict[bytes, bytes | None] = {}
         self.item_rows: dict[bytes, bytes | None] = {}
@@ -192,7 +83,8 @@ class Shard:
     def hold_user(self, users: Users, key: bytes) -> int:
         """The slot of the user with this id, marked changed: it stays theirs until the checkpoint. Raises StateFull."""
         slot = users.slot_of_key(key, self.partition)
-        self.touch_users(users, np.array([slot], np.int32))
+        if self.dirty_users.add_one(slot):
+            users.pin_one(slot)
         return slot
 
     def hold_users(self, users: Users, keys: Sequence[bytes]) -> tuple[Int32Array, dict[int, StateFull]]:
@@ -225,7 +117,7 @@ class Shard:
                 *rows.encode_items(replica, live),
                 *rows.encode_neighbours(replica, lists),
             ],
-            blocks=[(target, block.pack()) for target, block in self.pending.blocks(replica, origin, self.partition)],
+            blocks=self.pending.take(replica, origin, self.partition),
             dead=self.dead,
             cut=cut,
             pinned=changed,

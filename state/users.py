@@ -347,6 +347,11 @@ class Users:
         self.pinned += int((held == 0).sum())
         self.pins[slots] = held + 1
 
+    def pin_one(self, slot: int) -> None:
+        """`pin` of a single slot."""
+        self.pinned += int(self.pins[slot] == 0)
+        self.pins[slot] += 1
+
     def unpin(self, slots: Int32Array | Sequence[int]) -> None:
         """Let go of slots that `pin` held, each named once."""
         self._clock += 1

@@ -6,8 +6,9 @@ import numpy as np
 
 from state import rows
 from state.engine import Engine, EngineOptions
+from state.pending import BLOCK_BYTES, Pending
 from state.rows import Cut
-from state.shard import BLOCK_BYTES, Pending, Shard
+from state.shard import Shard
 from state.store import MemoryStore
 from topics.evidence import unpack
 from topics.partitions import partition_of
