@@ -82,12 +82,15 @@ def _fitting(
     entries = len(events) + len(links) + len(steps)
     if not entries:
         return
-    blocks = _blocks(events, links, steps, replica, origin, sender)
-    largest = max(_size_bytes(block) for _, block in blocks)
+    # About what a target gets, without ids. A first guess spares making blocks that are too large; what they are decides.
+    largest = links.nbytes + (events.nbytes + steps.nbytes) // replica.partitions
     if largest <= BLOCK_BYTES or entries == 1:
-        yield from blocks
-        return
-    parts = 1 + largest // BLOCK_BYTES
+        blocks = _blocks(events, links, steps, replica, origin, sender)
+        largest = max(_size_bytes(block) for _, block in blocks)
+        if largest <= BLOCK_BYTES or entries == 1:
+            yield from blocks
+            return
+    parts = min(entries, 1 + int(largest / (0.8 * BLOCK_BYTES)))
     for number in range(parts):
         stretch = [
             column[len(column) * number // parts : len(column) * (number + 1) // parts]
