@@ -103,6 +103,8 @@ def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer
             "fetch.wait.max.ms": 50,
             # Read ahead, a consumer: two a shard restore at once, and by default each would take 64 MiB.
             "queued.max.messages.kbytes": 8 * 1024,
+            # A full queue postpones the next fetch, by default for a whole second, in which nobody has anything to do.
+            "fetch.queue.backoff.ms": 5,
             "log_level": 2,  # a broker that is away would fill the log; errors reach us as messages
         }
     )
