@@ -36,7 +36,7 @@ REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
 PENDING_BYTES = 8_000_000
 #: A checkpoint may take this share of the time while records wait: after a long one, the next waits longer.
-CHECKPOINT_SHARE = 0.25
+CHECKPOINT_SHARE = 0.125
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
 INDEX_PAUSE_S = 0.07
