@@ -48,7 +48,7 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
 
     events = block.events[mine[block.events["item"]]]
     items = rows[events["item"]]
-    np.add.at(replica.counts, (items, events["kind"]), 1)
+    replica.count(items, events["kind"])
     positive = events["positive"] == 1
     at_ms = events["at_ms"].astype(np.int64)
     # Every event makes a row, so that a catalogue restored from changelogs is the whole catalogue.

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
+from numba import njit, types
 from numpy.typing import NDArray
 
 from online_models.base import ItemModel
 from state.codes import CodeTable
 from state.errors import StateFull
 from state.growth import LEAST, grown_size
-from state.types import AnyArray, BoolArray, Int32Array, Int64Array, UInt64Array
+from state.types import AnyArray, BoolArray, Int32Array, Int64Array, UInt8Array, UInt64Array
 from state.users import KINDS
 from topics.catalog import Video
 from topics.partitions import partition_of, stable_hash
@@ -48,6 +49,12 @@ def _grown(old: "NDArray[S]", size: int, fill: int = 0) -> "NDArray[S]":
     fresh = np.full((size, *old.shape[1:]), fill, old.dtype)
     fresh[: len(old)] = old
     return fresh
+
+
+@njit(types.void(types.int32[:, ::1], types.int32[::1], types.uint8[::1]), cache=True, nogil=True)
+def _count(counts: Int32Array, rows: Int32Array, kinds: UInt8Array) -> None:
+    for e in range(rows.shape[0]):
+        counts[rows[e], kinds[e]] += 1
 
 
 class Replica:
@@ -301,6 +308,10 @@ class Replica:
         for time_ms in np.sort(at_ms).tolist():
             reached = min(time_ms, self.stream_ms + self._clock_step_ms) if self.stream_ms else time_ms
             self.stream_ms = max(self.stream_ms, reached)
+
+    def count(self, rows: Int32Array, kinds: UInt8Array) -> None:
+        """Count an event of each of `kinds` (uint8, shape (m,)) for each of `rows` (int32, shape (m,))."""
+        _count(self.counts, rows, np.ascontiguousarray(kinds))
 
     def active_rows(self) -> Int32Array:
         """Rows that may be recommended; int32, ascending; not to be changed by the caller."""
