@@ -29,14 +29,14 @@ from topics.record_batch import RecordBatch, RecordLike
 
 log = structlog.get_logger(__name__)
 
-#: Records learned before the loop is given back, a millisecond or two; of evidence one block, which may be as much.
+#: Records learned before the loop is given back, three milliseconds or so; of evidence one block, which may be as much.
 CHUNK = 1000
 #: A revoked shard has this long for its last checkpoint; then another worker may own it.
 REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
 PENDING_BYTES = 8_000_000
 #: A checkpoint may take this share of the time while records wait: after a long one, the next waits longer.
-CHECKPOINT_SHARE = 0.125
+CHECKPOINT_SHARE = 0.1
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
 INDEX_PAUSE_S = 0.07

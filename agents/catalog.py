@@ -6,19 +6,20 @@ attributes. Always holds: a deleted video is in no list, index or history of thi
 
 from collections.abc import Sequence
 
-from agents.inbox import Record, bury, due, took
+from agents.inbox import bury, due, took
 from state import rows
 from state.engine import Engine
 from state.errors import StateFull
 from state.shard import Shard
 from topics.catalog import Video, decode_user, decode_video, encode
+from topics.record_batch import RecordLike
 from topics.rejected import Reason, Rejected
 from topics.specs import USERS, VIDEOS
 
 
-def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
+def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]) -> None:
     """Apply the records of `videos` or `users` that the state does not hold yet."""
-    videos: list[tuple[Record, str, Video]] = []
+    videos: list[tuple[RecordLike, str, Video]] = []
     for record in due(shard, topic, records):
         try:
             if topic == USERS:
@@ -39,13 +40,13 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) ->
     took(shard, topic, records)
 
 
-def _refuse(shard: Shard, topic: str, record: Record, error: Rejected | StateFull) -> None:
+def _refuse(shard: Shard, topic: str, record: RecordLike, error: Rejected | StateFull) -> None:
     why = error if isinstance(error, Rejected) else Rejected(Reason.STATE_FULL, str(error))
     shard.totals[f"dead_{topic}"] += 1
     bury(shard, topic, record, why)
 
 
-def _publish_all(engine: Engine, shard: Shard, videos: list[tuple[Record, str, Video]]) -> None:
+def _publish_all(engine: Engine, shard: Shard, videos: list[tuple[RecordLike, str, Video]]) -> None:
     """Publish and empty the list; where not all have room, those that do."""
     try:
         publish(engine, shard, [(video_id, video) for _, video_id, video in videos])
@@ -81,7 +82,7 @@ def _delete_video(engine: Engine, shard: Shard, video_id: str) -> None:
     shard.item_rows[rows.DELETED + key] = bytes([rows.VERSION])
 
 
-def _apply_user(engine: Engine, shard: Shard, record: Record) -> None:
+def _apply_user(engine: Engine, shard: Shard, record: RecordLike) -> None:
     user_id, user = decode_user(
         record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
     )

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.inbox import Record, bury, due, took
+from agents.inbox import bury, due, took
 from state.engine import Engine
 from state.errors import SchemaMismatch, StateFull
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
 from topics.evidence import BadBlock, EvidenceBlock, OtherRelease, unpack
+from topics.record_batch import RecordLike
 from topics.rejected import Reason, Rejected
 
 
-def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) -> None:
+def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]) -> None:
     """Apply the blocks that the state does not hold yet. Raises SchemaMismatch for a block of a later release."""
     for record in due(shard, topic, records):
         try:
@@ -28,7 +29,7 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[Record]) ->
     took(shard, topic, records)
 
 
-def _read(record: Record, topic: str, partition: int) -> EvidenceBlock:
+def _read(record: RecordLike, topic: str, partition: int) -> EvidenceBlock:
     try:
         return unpack(record.value or b"")
     except OtherRelease as error:

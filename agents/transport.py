@@ -62,7 +62,7 @@ class Consumer(driver.Consumer):
                 await self.seek(tp, batch[0].offset)
                 continue
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            yield tp, self._batch_message(tp, batch)
+            yield tp, self._batch_message(tp, cast(RecordBatch, batch))
 
     def _batch_message(self, tp: TP, batch: RecordBatch) -> Message:
         last = batch[-1]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.inbox import Record, bury, due, took
+from agents.inbox import bury, due, took
 from online_models.sequential_mf import NEGATIVES
 from state.engine import Engine
 from state.errors import StateFull
@@ -21,13 +21,15 @@ from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, P
 from topics.event_columns import EventColumns, read_events
 from topics.interactions import EVENTS, Interaction, decode, event_code
 from topics.partitions import stable_hash
-from topics.record_batch import RecordBatch
+from topics.record_batch import RecordBatch, RecordLike
 from topics.rejected import Reason, Rejected
 from topics.signals import signals
 from topics.specs import INTERACTIONS
 
-#: Negatives drawn a micro-batch, of which each event uses 40: more would send more rows, fewer would repeat themselves.
+#: Negatives drawn a micro-batch, of which each event uses 40: more would send more rows, fewer would repeat themselves. A batch
+#: of many positives draws three for each.
 POOL = 200
+POOL_SHARE = 3
 
 _ACTS = np.zeros(len(EVENTS), np.uint8)
 _ACTS[event_code("watch")] = ACT_SEEN
@@ -60,7 +62,7 @@ class Events(NamedTuple):
     duration_seconds: Float64Array
 
 
-def step(engine: Engine, shard: Shard, records: Sequence[Record], future_tolerance_ms: int) -> None:
+def step(engine: Engine, shard: Shard, records: Sequence[RecordLike], future_tolerance_ms: int) -> None:
     """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol)."""
     batch = due(shard, INTERACTIONS, records)
     found = read_events(
@@ -79,20 +81,23 @@ def step(engine: Engine, shard: Shard, records: Sequence[Record], future_toleran
     rows = _rows(engine.replica, batch, found, refused)
     fit = np.flatnonzero(rows >= 0)
     slots, full = shard.hold_users(engine.users, batch.texts(batch.key_at[fit], batch.key_size[fit]))
-    for i, error in full.items():
-        refused[int(fit[i])] = Rejected(Reason.STATE_FULL, str(error))
+    for i, why in full.items():
+        refused[int(fit[i])] = Rejected(Reason.STATE_FULL, str(why))
     for i in sorted(refused):
         shard.totals["dead"] += 1
         shard.totals[f"dead.{refused[i].reason}"] += 1
         bury(shard, INTERACTIONS, batch[i], refused[i])
     kept, slots = fit[slots >= 0], slots[slots >= 0]
     if len(kept):
-        columns = (found.kinds, found.at_ms, found.event_ids, found.watch_seconds, found.duration_seconds)
-        _learn(engine, shard, Events(batch.offsets[kept], slots, rows[kept], *(c[kept] for c in columns)), None)
+        events = Events(
+            batch.offsets[kept], slots, rows[kept], found.kinds[kept], found.at_ms[kept], found.event_ids[kept],
+            found.watch_seconds[kept], found.duration_seconds[kept],
+        )  # fmt: skip
+        _learn(engine, shard, events, None)
     took(shard, INTERACTIONS, batch)
 
 
-def _decode(record: Record, engine: Engine, shard: Shard, future_tolerance_ms: int) -> Interaction:
+def _decode(record: RecordLike, engine: Engine, shard: Shard, future_tolerance_ms: int) -> Interaction:
     return decode(
         record.key,
         record.value,
@@ -196,7 +201,7 @@ def _teach(
     known = engine.replica.active_rows()
     rng = np.random.Generator(np.random.PCG64([engine.options.seed, shard.partition, seed_offset]))
     # Nothing to draw from where all that is known is hidden.
-    drawn = min(POOL, NEGATIVES * len(rows)) if len(known) else 0
+    drawn = min(max(POOL, POOL_SHARE * len(rows)), NEGATIVES * len(rows)) if len(known) else 0
     negatives = known[rng.integers(0, max(1, len(known)), drawn)]
     engine.mf.learn_batch(
         engine.users.p,

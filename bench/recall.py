@@ -19,11 +19,12 @@ import numpy as np
 
 from agents.app import INDEX_BUDGET_S, INDEX_PAUSE_S
 from agents.transport import FETCH_WAIT_MS
-from bench.brokerless import BrokerlessWorker, Record
+from bench.brokerless import BrokerlessWorker
 from bench.report import emit
 from ingestion.simulate import Audience
 from state.engine import Engine, EngineOptions
 from state.types import BoolArray, Float32Array, Int32Array
+from topics.record_batch import Record
 
 AT = 100
 

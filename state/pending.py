@@ -6,6 +6,7 @@ holds: an entry keeps its order among those of its kind, and a link goes once to
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -59,54 +60,65 @@ class Pending:
             sums[:, FACTORS],
             sums[:, FACTORS + 1],
         )
-        yield from _fitting(_joined(self.events, EVENT), _joined(self.links, LINK), steps, replica, origin, sender)
+        yield from _fitting(
+            _Entries(_joined(self.events, EVENT), _joined(self.links, LINK), steps), replica, origin, sender
+        )
 
     def take(self, replica: Replica, origin: bytes, sender: int) -> list[tuple[int, bytes]]:
         """`blocks`, packed; nothing waits any more."""
         packed = [(target, block.pack()) for target, block in self.blocks(replica, origin, sender)]
+        self.clear()
+        return packed
+
+    def clear(self) -> None:
+        """Forget what waits: it is in blocks now."""
         self.events.clear()
         self.links.clear()
         self.steps.take()
         self._listed_bytes = 0
-        return packed
 
 
 def _joined(parts: list[AnyArray], dtype: np.dtype[np.void]) -> AnyArray:
     return np.concatenate(parts) if parts else np.empty(0, dtype)
 
 
-def _fitting(
-    events: AnyArray, links: AnyArray, steps: AnyArray, replica: Replica, origin: bytes, sender: int
-) -> Iterator[tuple[int, EvidenceBlock]]:
+class _Entries(NamedTuple):
+    """What waits, by row: arrays of EVENT, LINK and STEP."""
+
+    events: AnyArray
+    links: AnyArray
+    steps: AnyArray
+
+    def stretch(self, number: int, parts: int) -> "_Entries":
+        """Of each kind the `number`-th of `parts` stretches."""
+        return _Entries(*(kind[len(kind) * number // parts : len(kind) * (number + 1) // parts] for kind in self))
+
+
+def _fitting(entries: _Entries, replica: Replica, origin: bytes, sender: int) -> Iterator[tuple[int, EvidenceBlock]]:
     """Blocks of the entries, which are cut into stretches until each target's block fits."""
-    entries = len(events) + len(links) + len(steps)
-    if not entries:
+    count = sum(map(len, entries))
+    if not count:
         return
     # About what a target gets, without ids. A first guess spares making blocks that are too large; what they are decides.
-    largest = links.nbytes + (events.nbytes + steps.nbytes) // replica.partitions
-    if largest <= BLOCK_BYTES or entries == 1:
-        blocks = _blocks(events, links, steps, replica, origin, sender)
+    largest = entries.links.nbytes + (entries.events.nbytes + entries.steps.nbytes) // replica.partitions
+    if largest <= BLOCK_BYTES or count == 1:
+        blocks = _blocks(entries, replica, origin, sender)
         largest = max(_size_bytes(block) for _, block in blocks)
-        if largest <= BLOCK_BYTES or entries == 1:
+        if largest <= BLOCK_BYTES or count == 1:
             yield from blocks
             return
-    parts = min(entries, 1 + int(largest / (0.8 * BLOCK_BYTES)))
+    parts = min(count, 1 + int(largest / (0.8 * BLOCK_BYTES)))
     for number in range(parts):
-        stretch = [
-            column[len(column) * number // parts : len(column) * (number + 1) // parts]
-            for column in (events, links, steps)
-        ]
-        yield from _fitting(*stretch, replica, origin, sender)
+        yield from _fitting(entries.stretch(number, parts), replica, origin, sender)
 
 
-def _blocks(
-    events: AnyArray, links: AnyArray, steps: AnyArray, replica: Replica, origin: bytes, sender: int
-) -> list[tuple[int, EvidenceBlock]]:
+def _blocks(entries: _Entries, replica: Replica, origin: bytes, sender: int) -> list[tuple[int, EvidenceBlock]]:
     """A block for each target that any entry is for, of any size; row numbers become positions in its list of ids.
 
     Nearly all targets own something in nearly all histories: links are given their positions once, and every list of ids
     begins with those that links name.
     """
+    events, links, steps = entries
     owner = replica.partition[: len(replica)]
     place, named, used = np.full(len(owner), -1, np.int32), np.empty(len(owner), np.int32), np.zeros(1, np.int64)
     item, history = links["item"].astype(np.int32), np.ascontiguousarray(links["history"])
@@ -148,7 +160,7 @@ def _place_of(row: int, place: Int32Array, named: Int32Array, used: Int64Array) 
         place[row] = used[0]
         named[used[0]] = row
         used[0] += 1
-    return place[row]
+    return int(place[row])
 
 
 @njit(types.int32[::1](types.int32[::1], types.int32[::1], types.int64[::1], types.int32[::1]), cache=True, nogil=True)

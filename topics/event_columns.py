@@ -237,7 +237,13 @@ def _past_text(data: Any, at: int, end: int) -> int:
 @_part
 def _past_word(data: Any, at: int, end: int, first: int, second: int, third: int, last: int) -> int:
     """Behind a word of four bytes, or -1."""
-    if end - at < 4 or data[_u(at)] != first or data[_u(at + 1)] != second or data[_u(at + 2)] != third or data[_u(at + 3)] != last:
+    if (
+        end - at < 4
+        or data[_u(at)] != first
+        or data[_u(at + 1)] != second
+        or data[_u(at + 2)] != third
+        or data[_u(at + 3)] != last
+    ):
         return -1
     return at + 4
 
@@ -319,7 +325,7 @@ def _past_context(data: Any, at: int, end: int) -> int:
 
 
 @_part
-def _stands(data: Any, at: int, size: int, words: Any, place: int) -> bool:
+def _stands(data: Any, at: int, size: int, words: Any, place: int) -> Any:
     """Whether that word stands there."""
     same = words[_u(place), _u(0)] == size
     i = 0

@@ -190,7 +190,7 @@ def _read(data: Any, ends: Any, heads: Any, places: Any, stamps: Any) -> int:
                     shift += np.uint64(7)
                     if byte < 0x80:
                         break
-                number = np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))
+                number: Any = np.int64(value >> np.uint64(1)) ^ -np.int64(value & np.uint64(1))
                 numbers[field] = number
                 if field == 0:
                     if number < 0 or number > end - at:
@@ -202,7 +202,8 @@ def _read(data: Any, ends: Any, heads: Any, places: Any, stamps: Any) -> int:
                         return at
                     places[2 * (field - 3), done] = at
                     places[2 * (field - 3) + 1, done] = number
-                    at += max(number, 0)
+                    if number > 0:
+                        at += number
             stamps[0, done] = heads[s, 1] + numbers[2]
             stamps[1, done] = heads[s, 2] if heads[s, 3] else heads[s, 2] + numbers[1]
             done += 1

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import numpy as np
 import pytest
 from aiokafka.errors import IllegalOperation, KafkaTimeoutError, ProducerFenced
 
@@ -40,7 +41,7 @@ async def test_a_fenced_checkpoint_names_the_fence_and_not_what_followed_from_it
     writer = ShardWriter.__new__(ShardWriter)
     writer.topics, writer.partition = ShardTopics.of("a", "v1"), 0
     writer._producer = Fenced()
-    taken = Checkpoint([(b"u", b"1")], [(b"i", b"1")], [], [], Cut({}), [])
+    taken = Checkpoint([(b"u", b"1")], [(b"i", b"1")], [], [], Cut({}), np.empty(0, np.int32))
     with pytest.raises(ProducerFenced):
         await writer._send(taken)
 

@@ -17,8 +17,8 @@ def under_way(state: World) -> dict[str, "np.typing.NDArray[np.float64]"]:
     sums = {name: np.zeros(state.engine.mf.columns[name].shape, np.float64) for name in COLUMNS}
     for shard in state.engine.shards.values():
         rows, steps = shard.pending.steps.peek()
-        for name, columns in zip(COLUMNS, (slice(FACTORS), FACTORS, FACTORS + 1), strict=True):
-            sums[name][rows] += steps[:, columns]
+        for name, column in zip(COLUMNS, (steps[:, :FACTORS], steps[:, FACTORS], steps[:, FACTORS + 1]), strict=True):
+            sums[name][rows] += column
         for record in state.due(EVIDENCE, shard.partition):
             block = unpack(record.value or b"")
             if block.origin == state.engine.origin:

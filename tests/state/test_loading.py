@@ -9,7 +9,7 @@ from state.users import Users
 def test_a_user_that_cannot_be_read_leaves_no_empty_slot_behind() -> None:
     """An empty slot would pass for the user's state: the next event would write it over the stored row."""
 
-    def load(users: Users, _user_id: str, slot: int) -> bool:
+    def load(users: Users, _key: bytes, slot: int) -> bool:
         users.counts[slot] = 5
         raise StateFull("the history names videos for which there is no room")
 
