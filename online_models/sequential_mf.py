@@ -30,7 +30,7 @@ from online_models.base import (
     accepted,
 )
 from online_models.counters import initial_vector, mix64, seed_key, uniforms
-from online_models.factor_steps import FactorSteps
+from online_models.factor_steps import SPREAD, FactorSteps
 from online_models.kernel import f32, i32, i64, kernel, part, read, u64, write
 from online_models.linear import dot_rows
 
@@ -101,7 +101,7 @@ def _learn(
     n_items: int,
     key: int,
     first: int,
-    place_of: Int32Array,
+    table: Int32Array,
     moved: Int32Array,
     sums: Float32Array,
     used: Int64Array,
@@ -234,13 +234,17 @@ def _learn(
         rate = RATE / np.sqrt(pacc[slot] + EPSILON)
         for f in range(k):
             p[slot, f] -= rate * (gz[f] + REGULARISATION * p[slot, f])
+    mask = table.shape[0] - 1
     for c in range(copied):
-        row = named[c]
-        if place_of[row] < 0:
-            place_of[row] = used[0]
+        row = np.int64(named[c])
+        place = ((row * SPREAD) >> 7) & mask
+        while table[place] >= 0 and moved[table[place]] != row:
+            place = (place + 1) & mask
+        if table[place] < 0:
+            table[place] = used[0]
             moved[used[0]] = row
             used[0] += 1
-        at = place_of[row]
+        at = table[place]
         for f in range(k):
             sums[at, f] += q[row, f] - before[c, f]
         sums[at, FACTORS] += b[row] - before[c, FACTORS]
@@ -314,7 +318,7 @@ class SequentialMF(ItemModel):
         vectors = c["q"], c["b"], c["acc"], p, pacc
         steps = FactorSteps() if steps is None else steps
         steps.expect(self.capacity, len(negatives) + len(rows) * (1 + LAGS))
-        sums = steps.place, steps.rows, steps.sums, steps.used
+        sums = steps.table, steps.rows, steps.sums, steps.used
         accepted(_learn(*vectors, slots, histories, rows, negatives, n_items, seed_key(seed), first, *sums))
 
     def user_vector(self, p: Float32Array, history: Int32Array) -> Float32Array:

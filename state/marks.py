@@ -1,10 +1,14 @@
-"""Which row or slot numbers have changed: a set of small dense integers, filled and read by the array."""
+"""Which row or slot numbers have changed: sets of small dense integers, filled and read by the array."""
 
 import numpy as np
 from numba import njit, types
 
+from state.distinct import distinct
 from state.growth import grown_size
 from state.types import BoolArray, Int32Array
+
+#: Numbers that are kept, repeats and all, before they are reduced to distinct ones.
+LONGEST = 1 << 20
 
 _flags = types.boolean[::1]
 _read = types.Array(types.int32, 1, "C", readonly=True)
@@ -21,8 +25,35 @@ def _mark(flags: BoolArray, numbers: Int32Array, fresh: Int32Array) -> int:
     return n
 
 
+class Changed:
+    """A set to which much is added and of which only all is asked. Memory: 4 MiB, or 4 bytes a number if that is more."""
+
+    def __init__(self) -> None:
+        self._parts: list[Int32Array] = []
+        self._length = 0
+
+    def add(self, numbers: Int32Array) -> None:
+        """Add numbers (int32, shape (m,), repeats allowed)."""
+        if not len(numbers):
+            return
+        self._parts.append(numbers)
+        self._length += len(numbers)
+        if self._length > LONGEST:
+            reduced = self.take()
+            self._parts, self._length = [reduced], 0
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    def take(self) -> Int32Array:
+        """All of them, each once, ascending; the set is empty then."""
+        parts, self._parts, self._length = self._parts, [], 0
+        rows, _ = distinct(max((int(part.max()) for part in parts), default=-1) + 1, *parts)
+        return rows
+
+
 class Marks:
-    """A set of numbers from 0 on. Memory: a byte for each number below the largest."""
+    """A set that tells what is new to it. Memory: a byte for each number below the largest."""
 
     def __init__(self) -> None:
         self._flags: BoolArray = np.zeros(0, np.bool_)

@@ -12,7 +12,7 @@ import numpy as np
 
 from state import rows
 from state.errors import StateFull
-from state.marks import Marks
+from state.marks import Changed, Marks
 from state.pending import Pending
 from state.replica import Replica
 from state.rows import Cut
@@ -56,8 +56,8 @@ class Shard:
         self.leaving = False
         self.pending = Pending()
         self.dirty_users = Marks()
-        self.dirty_items = Marks()
-        self.dirty_neighbours = Marks()
+        self.dirty_items = Changed()
+        self.dirty_neighbours = Changed()
         self._fresh()
 
     def _fresh(self) -> None:
