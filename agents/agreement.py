@@ -93,6 +93,8 @@ def check_cut(
         due = cut.next.get(topic, 0 if topic in written else None)
         if due is None:
             continue
+        if topic in written and cut.lists is not None:
+            due = min(due, cut.lists)
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
         if not low <= due <= high:
             raise CutOutOfRange(

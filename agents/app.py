@@ -107,7 +107,7 @@ class HeadraceApp(faust.App):
     def cut_positions(self) -> dict[TP, int]:
         """Where each input of the owned shards goes on."""
         return {
-            TP(topic, partition): shard.next.get(topic, 0)
+            TP(topic, partition): shard.goes_on_at(topic, self.shard_topics.evidence)
             for partition, shard in self.engine.shards.items()
             for topic in self.shard_topics.inputs
         }

@@ -5,28 +5,37 @@ block says of a deleted video, or of one that another shard owns, changes nothin
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
-from agents.inbox import bury, due, took
+from agents.inbox import bury, took
 from state.engine import Engine
 from state.errors import SchemaMismatch, StateFull
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
 from topics.evidence import BadBlock, EvidenceBlock, OtherRelease, unpack
-from topics.record_batch import RecordLike
+from topics.record_batch import RecordBatch, RecordLike
 from topics.rejected import Reason, Rejected
 
 
 def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]) -> None:
     """Apply the blocks that the state does not hold yet. Raises SchemaMismatch for a block of a later release."""
-    for record in due(shard, topic, records):
+    batch = RecordBatch.of(records).since(shard.goes_on_at(topic, topic))
+    shard.takes_links(topic)
+    for record in batch.before(shard.next.get(topic, 0)):
+        # Applied before a take-over, and in no list that was stored. One that was refused then is refused again.
+        with suppress(BadBlock, StateFull):
+            _learn_links(engine, shard, _Named.of(engine, shard, _read(record, topic, shard.partition)))
+        shard.took_links(topic, record.offset)
+    for record in batch.since(shard.next.get(topic, 0)):
         try:
             apply(engine, shard, _read(record, topic, shard.partition))
         except (BadBlock, StateFull) as error:
             shard.totals["dead_blocks"] += 1
             bury(shard, topic, record, Rejected(Reason.MALFORMED_BLOCK, str(error)))
-    took(shard, topic, records)
+    took(shard, topic, batch)
 
 
 def _read(record: RecordLike, topic: str, partition: int) -> EvidenceBlock:
@@ -43,9 +52,8 @@ def _read(record: RecordLike, topic: str, partition: int) -> EvidenceBlock:
 def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     """Apply one block. Raises StateFull, before anything changes, if it names more videos than there is room for."""
     replica = engine.replica
-    rows = replica.rows_of(block.ids)
-    alive = ~replica.deleted[rows]
-    mine = alive & (replica.partition[rows] == shard.partition)
+    named = _Named.of(engine, shard, block)
+    rows, mine = named.rows, named.mine
 
     events = block.events[mine[block.events["item"]]]
     items = rows[events["item"]]
@@ -59,14 +67,36 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
         engine.popularity.apply(items[positive], np.ones(len(taught)), engine.ticks(taught), taught)
         replica.advance(taught)
 
-    links = block.links
+    _learn_links(engine, shard, named)
+    _apply_steps(engine, shard, block, rows, mine)
+
+
+class _Named(NamedTuple):
+    """A block, and of the videos that it names: their rows, which of them are not deleted, and which of these are the shard's."""
+
+    block: EvidenceBlock
+    rows: Int32Array
+    alive: BoolArray
+    mine: BoolArray
+
+    @classmethod
+    def of(cls, engine: Engine, shard: Shard, block: EvidenceBlock) -> "_Named":
+        """Find the rows. Raises StateFull."""
+        replica = engine.replica
+        rows = replica.rows_of(block.ids)
+        alive = ~replica.deleted[rows]
+        return cls(block, rows, alive, alive & (replica.partition[rows] == shard.partition))
+
+
+def _learn_links(engine: Engine, shard: Shard, named: _Named) -> None:
+    links, rows = named.block.links, named.rows
     ticks = engine.ticks(links["at_ms"].astype(np.int64))
     linked = np.zeros(len(rows), np.bool_)
     for model in (engine.covisitation, engine.markov):
-        linked |= model.learn_links(links["history"], links["item"].astype(np.int32), ticks, rows, alive, mine)
+        linked |= model.learn_links(
+            links["history"], links["item"].astype(np.int32), ticks, rows, named.alive, named.mine
+        )
     shard.dirty_neighbours.add(rows[linked])
-
-    _apply_steps(engine, shard, block, rows, mine)
 
 
 def _apply_steps(engine: Engine, shard: Shard, block: EvidenceBlock, rows: Int32Array, mine: BoolArray) -> None:

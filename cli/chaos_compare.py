@@ -137,7 +137,7 @@ class Comparison:
             faults.running()
             latest(self._topics["users"].advance(), self._tables["users"])
             cuts = {
-                partition: rows.decode_cut(value).next
+                partition: _reached_by(rows.decode_cut(value), self._evidence)
                 for (partition, key), value in self._tables["users"].items()
                 if key == rows.CUT_KEY
             }
@@ -155,3 +155,8 @@ class Comparison:
         return last is not None and all(
             cuts.get(partition, {}).get(topic, 0) > offset for partition, offset in last.items()
         )
+
+
+def _reached_by(cut: rows.Cut, evidence: str) -> dict[str, int]:
+    """Next offset by input up to which all rows hold it, also the lists."""
+    return cut.next if cut.lists is None else {**cut.next, evidence: cut.lists}

@@ -174,6 +174,7 @@ class Engine:
         for shard in self.shards.values():
             mine = np.flatnonzero(named & (self.replica.partition[:n] == shard.partition))
             shard.dirty_neighbours.add(mine.astype(np.int32))
+            shard.lists_due = True
         self.replica.mark_deleted(video_id)
         for slot in self.users.forget_rows([row]):
             shard = self.shards[int(self.users.partition[slot])]

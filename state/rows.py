@@ -20,6 +20,8 @@ from topics.catalog import Video, decode_video_value, encode
 from topics.evidence import FACTORS
 
 VERSION = 1
+#: Of a cut whose neighbour lists are behind.
+LISTS_VERSION = 2
 
 #: Key prefixes of the users table: the cut (one a shard), learned state, attributes.
 CUT_KEY = b"!cut"
@@ -63,13 +65,16 @@ _ENTRY = np.dtype([("item", "<u8"), ("weight", "<f4")])
 class Cut(msgspec.Struct):
     """Where a shard stands: the next offset of each input, the totals that are exact with it, and the clock it was read by.
 
-    `topic_ids` names the topics that it was learned from and written to, by Kafka's ids: a name outlives its topic.
+    `topic_ids` names the topics that it was learned from and written to, by Kafka's ids: a name outlives its topic. `lists` is the
+    next offset of the evidence whose links the neighbour rows hold, where that is behind `next`; a cut that has it is of another
+    version, for a release that passed over it would lose links.
     """
 
     next: dict[str, int]
     totals: dict[str, int] = {}
     clock_ms: int = 0
     topic_ids: dict[str, str] = {}
+    lists: int | None = None
     version: int = VERSION
 
 
@@ -79,15 +84,17 @@ class _Layout(msgspec.Struct):
 
 def encode_cut(cut: Cut) -> bytes:
     """The cut as JSON, readable by an operator with any Kafka tool."""
-    return msgspec.json.encode(cut)
+    return msgspec.json.encode(msgspec.structs.replace(cut, version=VERSION if cut.lists is None else LISTS_VERSION))
 
 
 def decode_cut(data: bytes) -> Cut:
     """Read a cut, as any release of this layout wrote it. Raises SchemaMismatch for another version."""
     try:
         # Before all else: the fields of another layout may be of other types.
-        check_version(msgspec.json.decode(data, type=_Layout).version)
-        return msgspec.json.decode(data, type=Cut)
+        version = msgspec.json.decode(data, type=_Layout).version
+        if version != LISTS_VERSION:
+            check_version(version)
+        return msgspec.structs.replace(msgspec.json.decode(data, type=Cut), version=VERSION)
     except msgspec.DecodeError as error:
         raise SchemaMismatch(f"the cut record cannot be read ({error}): replay into a new HEADRACE_VERSION") from error
 

@@ -21,6 +21,11 @@ from state.types import Int32Array
 from state.users import Users
 from topics.dead_letter import DeadLetter
 
+#: Neighbour rows are 4 KB each, and under load all are changed in every checkpoint: then they are in every fourth one only. Few
+#: are in each.
+LISTS_EVERY = 4
+LISTS_FEW = 200
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -50,6 +55,13 @@ class Shard:
         #: Where the clock stood at the last checkpoint, 0 for a fresh shard.
         self.clock_ms = cut.clock_ms
         self.topic_ids = dict(cut.topic_ids)
+        #: Next offset of the evidence whose links are in the lists: in memory, which are behind `next` after a take-over until the
+        #: evidence between is read once more, and in the stores. None: as `next`.
+        self.lists: int | None = cut.lists
+        self.stored_lists: int | None = cut.lists
+        #: Lists must be in the next checkpoint: what changed them is not in the evidence.
+        self.lists_due = False
+        self._skipped = 0
         #: Offset by input topic below which another version of the state has judged the records: their dead letters are written.
         self.judged: Mapping[str, int] = {}
         #: It is being handed on: nothing may be learned behind its last checkpoint.
@@ -75,6 +87,20 @@ class Shard:
         """The record at `offset` of `topic` is in the state."""
         self.next[topic] = offset + 1
         self.moved = True
+
+    def goes_on_at(self, topic: str, evidence: str) -> int:
+        """Offset from which the shard has to read an input; of the evidence also what only the lists lack."""
+        following = self.next.get(topic, 0)
+        return following if topic != evidence or self.lists is None else min(self.lists, following)
+
+    def takes_links(self, evidence: str) -> None:
+        """Links of the evidence at hand are about to change lists: those in the stores hold what is before it."""
+        if self.stored_lists is None:
+            self.stored_lists = self.next.get(evidence, 0)
+
+    def took_links(self, evidence: str, offset: int) -> None:
+        """Links of the record at `offset`, which is below `next`, are in the lists."""
+        self.lists = offset + 1 if offset + 1 < self.next.get(evidence, 0) else None
 
     def touch_users(self, users: Users, slots: Int32Array) -> None:
         """Mark users changed; they stay in memory until the checkpoint that holds them is done."""
@@ -104,11 +130,12 @@ class Shard:
 
     def swap(self, users: Users, replica: Replica, origin: bytes) -> Checkpoint:
         """Take everything changed since the last swap, and begin anew (step 6 of the checkpoint)."""
+        alone = not (self.moved or self.dirty_users or self.dirty_items)
         changed = self.dirty_users.take()
         user_rows = rows.encode_users(users, changed, replica)
         live = _live(self.dirty_items.take(), replica)
-        lists = _live(self.dirty_neighbours.take(), replica)
-        cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids)
+        lists = self._due_lists(alone, replica)
+        cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids, self.stored_lists)
         taken = Checkpoint(
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
             # The last row of a key counts: a video that was deleted and published again has both, in this order.
@@ -124,6 +151,18 @@ class Shard:
         )
         self._fresh()
         return taken
+
+    def _due_lists(self, alone: bool, replica: Replica) -> Int32Array:
+        """Rows whose lists are in this checkpoint: all that have changed, or none."""
+        lists = self.dirty_neighbours.take()
+        due = self.lists_due or self.leaving or alone or self._skipped + 1 >= LISTS_EVERY
+        if not due and len(lists) > LISTS_FEW:
+            self._skipped += 1
+            self.dirty_neighbours.add(lists)
+            return np.empty(0, np.int32)
+        self._skipped, self.lists_due = 0, False
+        self.stored_lists = self.lists
+        return _live(lists, replica)
 
     def close(self) -> None:
         """Close both stores."""

@@ -37,13 +37,14 @@ def test_counts_and_untruncated_lists_are_those_of_event_by_event_learning(chunk
         for name in ("covisitation", "markov"):
             assert links(single, name, video_id) == pytest.approx(links(batched, name, video_id), rel=1e-6)
     for user in {event.user_id for event in events}:
-        one, other = (state.engine.users.peek(user) for state in (single, batched))
-        assert one is not None
-        assert other is not None
-        first, second = single.engine, batched.engine
-        assert (first.users.counts[one] == second.users.counts[other]).all()
-        assert named(single, first.users.history[one]) == named(batched, second.users.history[other])
-        assert first.users.seen(one).tolist() == second.users.seen(other).tolist()
+        assert kept(single, user) == kept(batched, user)
+
+
+def kept(state: World, user: str) -> tuple[list[int], list[str], list[int]]:
+    """A user's counters, history and seen set."""
+    users, slot = state.engine.users, state.engine.users.peek(user)
+    assert slot is not None
+    return users.counts[slot].tolist(), named(state, users.history[slot]), users.seen(slot).tolist()
 
 
 def named(state: World, rows: "np.typing.NDArray[np.int32]") -> list[str]:

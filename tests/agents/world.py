@@ -75,7 +75,8 @@ class World:
         self.append(VIDEOS, self.partition_of(video_id), video_id.encode(), None if video is None else encode(video))
 
     def due(self, topic: str, partition: int) -> Sequence[Record]:
-        return [r for r in self.log(topic, partition) if r.offset >= self.engine.shards[partition].next.get(topic, 0)]
+        first = self.engine.shards[partition].goes_on_at(topic, EVIDENCE)
+        return [r for r in self.log(topic, partition) if r.offset >= first]
 
     def step(self, topic: str, partition: int, most: int = 1_000_000) -> int:
         """Let an agent take up to `most` records; returns how many there were."""
