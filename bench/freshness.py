@@ -157,7 +157,7 @@ def main() -> None:
     """Read the options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-rate", type=float, help="events/s that count as the maximum; default: measured here")
-    parser.add_argument("--backlog", type=int, default=200_000, help="events that are learned first")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="events that are learned first")
     parser.add_argument("--seconds", type=float, default=20.0, help="of probes, a level")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -12,6 +12,7 @@ quix_streams            a count a user in its RocksDB state, changelog on; state
 kafka_streams           a count a user in RocksDB, changelog on, one thread, at least once, heap as printed; written at its commits,
                         every 30 s, as its default record cache of 10 MB holds all users here
 kafka_streams_uncached  the same without the cache: a RocksDB write and a changelog record an event, as stock Faust does
+kafka_streams_exactly_once  the same with the cache and the guarantee that ours has, exactly_once_v2, with its commit every 100 ms
 
 All decode the JSON of every event. The peers' programs are in `bench/peers/`, each with the settings that are not its defaults.
 
@@ -44,8 +45,9 @@ from infra.embedded_kafka import EmbeddedKafka
 from infra.logs import configure_logs
 
 OURS = "full_learning"
-COMPARED = ("kafka_streams", "kafka_streams_uncached", "quix_streams", "stock_faust", "raw_decode")
-NAMES = ("raw_decode", "batch_agent", OURS, "stock_faust", "quix_streams", "kafka_streams", "kafka_streams_uncached")
+STREAMS = ("kafka_streams", "kafka_streams_uncached", "kafka_streams_exactly_once")
+COMPARED = (*STREAMS, "quix_streams", "stock_faust", "raw_decode")
+NAMES = ("raw_decode", "batch_agent", OURS, "stock_faust", "quix_streams", *STREAMS)
 FOLDER = SCRATCH / "ingest"
 #: A start may compile kernels, and joins a group; after that a contender that says nothing has failed.
 STALL_S = 120.0

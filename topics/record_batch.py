@@ -16,8 +16,12 @@ from numba import types
 from numpy.typing import NDArray
 
 
+#: Places are int32.
+MAX_BYTES = 2**31 - 1
+
+
 class TornBatch(ValueError):
-    """A record batch whose lengths contradict each other."""
+    """A record batch whose lengths contradict each other, or are beyond all bounds."""
 
 
 class Record(NamedTuple):
@@ -100,6 +104,8 @@ class RecordBatch(Sequence[Record]):
         heads = np.array([(s.records, s.base_offset, s.timestamp, s.append_time) for s in stretches], np.int64).reshape(
             len(stretches), 4
         )
+        if len(buffer) > MAX_BYTES:
+            raise TornBatch(f"{len(buffer)} bytes in one fetch, at most {MAX_BYTES} can be addressed")
         # Each record has six bytes of lengths and deltas at least: a count beyond that is no reason to ask for memory.
         n = int(heads[:, 0].sum()) if len(heads) else 0
         if len(heads) and (heads[:, 0].min() < 0 or n > len(buffer)):

@@ -58,6 +58,11 @@ PEERS = {
         "{identity}-counts-changelog",
         _long,
     ),
+    "kafka_streams_exactly_once": Peer(
+        lambda scratch: kafka_streams.build(scratch / "kafka-streams", "-Dexactly_once=true"),
+        "{identity}-counts-changelog",
+        _long,
+    ),
 }
 
 
