@@ -15,7 +15,6 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-
 #: Places are int32.
 MAX_BYTES = 2**31 - 1
 
