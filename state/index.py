@@ -187,7 +187,7 @@ class ItemIndex:
         self._set_apart()
         if self._next is None and self._largest > self._graph.norm:
             self._next = _Graph(self.k, self._largest * HEADROOM, self.capacity)
-            self._queue = np.flatnonzero(self._graph.live).astype(np.int32)
+            self._queue = np.flatnonzero(self._graph.live.copy()).astype(np.int32)
         if self._next is not None:
             return self._build(self._next, q, b, until)
         written = 0
@@ -203,7 +203,8 @@ class ItemIndex:
 
     def _look(self, q: Float32Array, b: Float32Array) -> None:
         """See how far some of the marked rows have moved from what the graph holds, going on where the last look ended."""
-        marked = np.flatnonzero(self._marked[: len(b)]).astype(np.int32)
+        # Of a copy: numpy counts before it fills, and a mark in between would leave it numbers that nobody has written.
+        marked = np.flatnonzero(self._marked[: len(b)].copy()).astype(np.int32)
         held = self._graph.live[marked]
         rows = marked[held]
         if len(rows) > LOOKED:
@@ -212,7 +213,9 @@ class ItemIndex:
         rows = np.concatenate([marked[~held], rows])
         self._marked[rows] = False
         vectors = _vectors(q, b, rows)
-        moved = self._graph.moved(rows, vectors)
+        with self._lock:
+            # A row that is removed between two looks at it is one that the graph no longer gives.
+            moved = self._graph.moved(rows, vectors)
         # A vector that is not finite is returned by no path.
         norms = np.sqrt((vectors**2).sum(axis=1))
         sound = np.isfinite(norms)
