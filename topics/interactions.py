@@ -134,7 +134,7 @@ def decode(
     value: bytes | None,
     timestamp_ms: int,
     *,
-    partition: int | None,
+    partition: int,
     partitions: int,
     future_tolerance_ms: int,
 ) -> Interaction:
@@ -144,8 +144,7 @@ def decode(
     ----------
     key, value : the record's bytes; neither is changed
     timestamp_ms : the record's log-append time; the future is judged by it, so that a replay decides alike
-    partition, partitions : where the record lay, and how many the topic has; None: the caller asks `require_partition`, or
-        knows that the user belongs there
+    partition, partitions : where the record lay, and how many the topic has
     future_tolerance_ms : how far `at_ms` may lie ahead of `timestamp_ms`
 
     Raises
@@ -159,8 +158,7 @@ def decode(
     if interaction.user_id.encode() != key:
         shown = "no key" if key is None else repr(key[:40])
         raise Rejected(Reason.KEY_MISMATCH, f"key must be user_id {interaction.user_id[:40]!r}, got {shown}")
-    if partition is not None:
-        require_partition(key, partition, partitions)
+    require_partition(key, partition, partitions)
     if interaction.at_ms > timestamp_ms + future_tolerance_ms:
         require_time(interaction.at_ms, timestamp_ms, future_tolerance_ms)
     return interaction
