@@ -98,6 +98,7 @@ def fill_users(engine: Engine, n: int, mean_seen: float, videos: int, seed: int)
             np.full(len(mine), ACT_SEEN, np.uint8),
             positive,
             START_MS + np.arange(first, first + len(mine), dtype=np.int64),
+            np.ones(len(mine), np.bool_),
         )
     return {"mean_seen": round(float(counts.mean()), 1), "median_seen": int(np.median(counts))}
 

@@ -131,7 +131,7 @@ def check_dead_letters(verdict: Verdict, log: LoggedEvents, letters: Iterable[Me
 
 
 def check_users(verdict: Verdict, log: LoggedEvents, table: Table, partitions: int) -> None:
-    """Totals of the cuts, and every user: counters, history, seen videos, remembered ids."""
+    """Totals of the cuts, and every user: counters, history, what was passed over, seen videos, remembered ids."""
     recount = log.recount
     totals: Counter[str] = Counter()
     for (_, key), value in table.items():
@@ -158,6 +158,9 @@ def check_users(verdict: Verdict, log: LoggedEvents, table: Table, partitions: i
         if row is not None:
             seen = [video_code(video) | int(positive) for video, positive in plain.seen.items()]
             verdict.expect(f"{name} history", row["history"], plain.history)
+            verdict.expect(f"{name} open video", (row["open"], bool(row["open_liked"])), (plain.open, plain.open_liked))
+            passed = [code for code in row["passed"].tolist() if code]
+            verdict.expect(f"{name} passed over", passed, [video_code(video) for video in plain.passed])
             verdict.expect(f"{name} seen", row["seen"].tolist(), seen)
             verdict.expect(f"{name} event ids", set(row["recent"].tolist()) - {0}, set(plain.recent))
             verdict.expect(f"{name} last_ms", int(row["last_ms"]), plain.last_ms)

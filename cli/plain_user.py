@@ -6,8 +6,8 @@ Independent of what it checks: no array, no hash, and its constants are written 
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
-#: Bounds of a user: latest positives, event ids remembered, videos seen.
-HISTORY, RECENT_IDS, SEEN_MAX = 20, 32, 2048
+#: Bounds of a user: latest positives, event ids remembered, videos seen, videos shown and passed over.
+HISTORY, RECENT_IDS, SEEN_MAX, PASSED = 20, 32, 2048, 8
 #: What becomes of an event.
 POSITIVE, SIGNAL, IGNORED, DUPLICATE = 0, 1, 2, 3
 #: How an event's kind acts on the user.
@@ -38,12 +38,21 @@ class PlainUser:
     history: list[str] = field(default_factory=list)
     counts: Counter[int] = field(default_factory=Counter)
     last_ms: int = 0
+    #: The video that the latest events are about, and whether one of them was positive.
+    open: str | None = None
+    open_liked: bool = False
+    #: Videos that the user went on from without liking them, newest first.
+    passed: list[str] = field(default_factory=list)
+    #: What the event admitted last ended: a video and the user's last event time before.
+    shown: tuple[str, int] | None = None
 
     def admit(self, event: Event) -> tuple[int, list[str]]:
         """The outcome, and for a positive the history before it."""
+        self.shown = None
         if event.event_id in self.recent:
             return DUPLICATE, []
         self.recent.append(event.event_id)
+        self._go_on(event)
         self.counts[event.kind] += 1
         self.last_ms = max(self.last_ms, event.at_ms)
         known = event.video in self.seen
@@ -67,6 +76,18 @@ class PlainUser:
                 self.seen[event.video] = False
                 return SIGNAL, []
         return IGNORED, []
+
+    def _go_on(self, event: Event) -> None:
+        """A video counts as shown once the user goes on to another one."""
+        if event.video != self.open:
+            if self.open is not None:
+                self.shown = self.open, self.last_ms
+                if not self.open_liked:
+                    self.passed = [self.open, *(v for v in self.passed if v != self.open)][:PASSED]
+            self.open, self.open_liked = event.video, False
+        if event.positive:
+            self.open_liked = True
+            self.passed = [v for v in self.passed if v != event.video]
 
     def _see(self, video: str, *, positive: bool) -> None:
         if video not in self.seen and len(self.seen) == SEEN_MAX:

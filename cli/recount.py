@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cli.plain_user import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE, Event, PlainUser
+from topics.evidence import SHOWN
 from topics.interactions import Interaction, event_code
 from topics.partitions import stable_hash
 from topics.signals import is_positive
@@ -76,10 +77,13 @@ class Recount:
         plain = Event(
             e.user_id, e.video_id, stable_hash(e.event_id), kind, ACTS.get(e.event, ACT_NONE), positive, e.at_ms
         )
-        outcome, before = self.users.setdefault(e.user_id, PlainUser()).admit(plain)
+        user = self.users.setdefault(e.user_id, PlainUser())
+        outcome, before = user.admit(plain)
         self.outcomes[outcome] += 1
         if outcome != DUPLICATE:
             self.items[e.video_id, kind] += 1
+        if user.shown is not None:
+            self.items[user.shown[0], SHOWN] += 1
         if outcome == POSITIVE:
             self._play(e.video_id, e.at_ms)
             self._link(e.video_id, before, e.at_ms)

@@ -25,6 +25,9 @@ from online_models.kernel import f32, f64, i32, i64, kernel, read, void, write
 HALF_LIVES = (300.0, 3_000.0, 30_000.0)
 """In ticks. Days of a small site, hours of a large one; the best differs by data set, so all three are kept."""
 
+SHOWN_HALF_LIVES = 2
+"""How many of them count what was shown."""
+
 NEVER = -1
 """`first_ms` and `last_ms` of an item without events."""
 
@@ -105,14 +108,43 @@ def _multiply(out: Float32Array, decayed: Float64Array) -> None:
             out[c, i] *= decayed[i, c]
 
 
+@kernel(i64, write(f32, 2), write(f64), read(i32), read(f64), read(f64))
+def _show(
+    shown: Float32Array, shown_at: Float64Array, rows: Int32Array, ticks: Float64Array, half_lives: Float64Array
+) -> int:
+    if rows.shape[0] != ticks.shape[0]:
+        return 4
+    for e in range(rows.shape[0]):
+        if not 0 <= rows[e] < shown.shape[0]:
+            return 1
+        if not np.isfinite(ticks[e]):
+            return 2
+    for e in range(rows.shape[0]):
+        row = rows[e]
+        step = ticks[e] - shown_at[row]
+        if shown[row, 0] == 0.0:
+            step = 0.0
+            shown_at[row] = ticks[e]
+        for c in range(shown.shape[1]):
+            if step >= 0.0:
+                shown[row, c] = np.float32(shown[row, c] * 2.0 ** (-step / half_lives[c]) + 1.0)
+            else:
+                shown[row, c] += np.float32(2.0 ** (step / half_lives[c]))
+        if step > 0.0:
+            shown_at[row] = ticks[e]
+    return 0
+
+
 class Popularity(ItemModel):
-    """Counts of positives.
+    """Counts of positives, and of what was shown.
 
     Columns:
 
     - `plays` float64 (n,): all-time sum of weights
     - `decayed` float64 (n, 3): sums that fade with `HALF_LIVES`, as of `decayed_at`
     - `decayed_at` float64 (n,): ticks
+    - `shown` float32 (n, 2): how often users went on from it, liked or not; fades with the first two of `HALF_LIVES`
+    - `shown_at` float64 (n,): ticks as of which `shown` is
     - `first_ms`, `last_ms` int64 (n,): event times, `NEVER` before the first
     """
 
@@ -125,6 +157,8 @@ class Popularity(ItemModel):
                 "plays": ColumnSpec(np.float64),
                 "decayed": ColumnSpec(np.float64, (len(HALF_LIVES),)),
                 "decayed_at": ColumnSpec(np.float64),
+                "shown": ColumnSpec(np.float32, (SHOWN_HALF_LIVES,)),
+                "shown_at": ColumnSpec(np.float64),
                 "first_ms": ColumnSpec(np.int64, prior=NEVER),
                 "last_ms": ColumnSpec(np.int64, prior=NEVER),
             },
@@ -150,6 +184,16 @@ class Popularity(ItemModel):
         counts = c["plays"], c["decayed"], c["decayed_at"], c["first_ms"], c["last_ms"]
         accepted(_apply(*counts, rows, weights, ticks, at_ms, self._half_lives))
 
+    def show(self, rows: Int32Array, ticks: Float64Array) -> None:
+        """Count that users went on from `rows` (int32, shape (m,)) at `ticks` (float64, shape (m,), finite); in any order.
+
+        Raises
+        ------
+        ModelError
+            A row or time is out of range; nothing was changed.
+        """
+        accepted(_show(self.columns["shown"], self.columns["shown_at"], rows, ticks, self._half_lives))
+
     def levels(self, ticks: float, n_items: int) -> Float32Array:
         """Decayed counts of the first `n_items` rows as of `ticks`.
 
@@ -172,6 +216,11 @@ class Popularity(ItemModel):
         np.exp2(out, out=out)
         _multiply(out, decayed)
         return out.T
+
+    def shown_lately(self, ticks: float, n_items: int) -> Float32Array:
+        """How often the first `n_items` rows were shown, faded with the shortest half-life as of `ticks`; float32, (n_items,)."""
+        elapsed = np.clip((ticks - self.columns["shown_at"][:n_items]) / HALF_LIVES[0], 0.0, LONG_AGO)
+        return (self.columns["shown"][:n_items, 0] * np.exp2(-elapsed)).astype(np.float32)
 
     def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
         """Score by the count with the middle half-life, 3,000 ticks."""

@@ -14,12 +14,16 @@ import numpy as np
 from state.distinct import distinct
 from state.errors import SchemaMismatch
 from state.replica import FACTOR_COLUMNS, Replica
-from state.types import AnyArray, Int32Array, UInt64Array
-from state.users import KINDS, RECENT_IDS, Users
+from state.types import AnyArray, Float64Array, Int32Array, UInt64Array
+from state.users import KINDS, PASSED, RECENT_IDS, Users
 from topics.catalog import Video, decode_video_value, encode
 from topics.evidence import FACTORS
 
 VERSION = 1
+#: Of the rows of users and videos.
+LEARNED_VERSION = 2
+#: Of the ranker's rows: another one with every change of its features.
+RANKER_VERSION = 1
 #: Of a cut whose neighbour lists are behind.
 LISTS_VERSION = 2
 
@@ -28,6 +32,8 @@ CUT_KEY = b"!cut"
 USER, ATTRIBUTES = b"u:", b"a:"
 #: Key prefixes of the items table: counters and factors, neighbour lists, the catalogue record, the mark of a deleted video.
 ITEM, NEIGHBOURS, VIDEO, DELETED = b"i:", b"n:", b"m:", b"d:"
+#: The shard's part of the ranker. It lies with the videos, which every worker reads of every shard.
+RANKER_KEY = b"!ranker"
 
 _USER = np.dtype(
     [
@@ -39,6 +45,8 @@ _USER = np.dtype(
         ("counts", "<i4", (KINDS,)),
         ("last_ms", "<i8"),
         ("offset", "<i8"),
+        ("open_liked", "u1"),
+        ("passed", "<u8", (PASSED,)),
         ("seen_bytes", "<u4"),
     ]
 )
@@ -48,6 +56,8 @@ _ITEM = np.dtype(
         ("plays", "<f8"),
         ("decayed", "<f8", (3,)),
         ("decayed_at", "<f8"),
+        ("shown", "<f4", (2,)),
+        ("shown_at", "<f8"),
         ("first_ms", "<i8"),
         ("last_ms", "<i8"),
         ("counts", "<i8", (KINDS,)),
@@ -99,43 +109,58 @@ def decode_cut(data: bytes) -> Cut:
         raise SchemaMismatch(f"the cut record cannot be read ({error}): replay into a new HEADRACE_VERSION") from error
 
 
-def check_version(version: int) -> None:
+def check_version(version: int, reads: int = VERSION) -> None:
     """Raise SchemaMismatch for the layout of another release."""
-    if version != VERSION:
+    if version != reads:
         raise SchemaMismatch(
-            f"a row has layout {version}, this release reads {VERSION}: run the release that wrote it, or replay into a new"
+            f"a row has layout {version}, this release reads {reads}: run the release that wrote it, or replay into a new"
             " HEADRACE_VERSION"
         )
+
+
+_USER_COLUMNS = ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset", "open_liked")
 
 
 def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tuple[bytes, bytes]]:
     """Rows of users as (key, value), copied at once so that learning may go on."""
     packed = np.zeros(len(slots), _USER)
-    packed["version"] = VERSION
-    for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
+    packed["version"] = LEARNED_VERSION
+    for name in _USER_COLUMNS:
         packed[name] = getattr(users, name)[slots]
+    packed["passed"] = _codes_of(users.passed[slots], replica)
     packed["seen_bytes"] = users.seen_length[slots] * 8
     heads, size = packed.tobytes(), _USER.itemsize
     pool, starts, lengths = users.seen_pool, users.seen_offset[slots].tolist(), users.seen_length[slots].tolist()
-    histories = _packed_histories(users.history[slots], replica)
+    names = _packed_names(users.open_row[slots], users.history[slots], replica)
     return [
         (
             USER + users.key_of(slot),
-            b"".join(
-                (heads[i * size : (i + 1) * size], pool[starts[i] : starts[i] + lengths[i]].tobytes(), histories[i])
-            ),
+            b"".join((heads[i * size : (i + 1) * size], pool[starts[i] : starts[i] + lengths[i]].tobytes(), names[i])),
         )
         for i, slot in enumerate(slots.tolist())
     ]
 
 
-def _packed_histories(histories: Int32Array, replica: Replica) -> list[bytes]:
-    """Each history as a MessagePack array of ids; an id is packed once, however many users have it."""
-    known, place = distinct(len(replica), histories)
+def _codes_of(numbers: Int32Array, replica: Replica) -> UInt64Array:
+    """Hashes of the rows' videos, 0 for -1."""
+    return np.where(numbers < 0, np.uint64(0), replica.hashes[numbers])
+
+
+def _packed_names(opened: Int32Array, histories: Int32Array, replica: Replica) -> list[bytes]:
+    """For each user a MessagePack array of ids: the open video or nil, then the history; an id is packed once for all users."""
+    named = np.column_stack([opened, histories])
+    known, place = distinct(len(replica), named)
     names = [msgspec.msgpack.encode(video_id) for video_id in replica.ids_of(known.tolist())]
-    held = histories >= 0
-    places = iter(place[histories[held]].tolist())
-    return [_array_head(n) + b"".join([names[next(places)] for _ in range(n)]) for n in held.sum(axis=1).tolist()]
+    held = named >= 0
+    places = iter(place[named[held]].tolist())
+    return [
+        _array_head(1 + n)
+        + b"".join([names[next(places)] if is_open else _NIL, *[names[next(places)] for _ in range(n)]])
+        for is_open, n in zip(held[:, 0].tolist(), held[:, 1:].sum(axis=1).tolist(), strict=True)
+    ]
+
+
+_NIL = msgspec.msgpack.encode(None)
 
 
 def _array_head(length: int) -> bytes:
@@ -145,12 +170,19 @@ def _array_head(length: int) -> bytes:
 
 def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
     """Put a row into a slot. Raises SchemaMismatch for another version."""
-    check_version(data[0])
+    check_version(data[0], LEARNED_VERSION)
     row = np.frombuffer(data, _USER, 1)[0]
-    for name in ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset"):
+    for name in _USER_COLUMNS:
         getattr(users, name)[slot] = row[name]
+    passed = replica.rows_of_hashes(row["passed"].astype(np.uint64))
+    passed = passed[(passed >= 0) & ~replica.deleted[passed]]
+    users.passed[slot] = -1
+    users.passed[slot, : len(passed)] = passed
     # A deletion reaches the users in memory; here it reaches the others.
-    rows = replica.rows_of(_history(data, row))
+    opened, history = _names(data, row)
+    open_row = -1 if opened is None else replica.row_of(opened)
+    users.open_row[slot] = -1 if open_row >= 0 and replica.deleted[open_row] else open_row
+    rows = replica.rows_of(history)
     alive = rows[~replica.deleted[rows]]
     users.history[slot] = -1
     users.history[slot, : len(alive)] = alive
@@ -161,25 +193,28 @@ def _seen(data: bytes, row: AnyArray) -> UInt64Array:
     return np.frombuffer(data, "<u8", int(row["seen_bytes"]) // 8, _USER.itemsize).astype(np.uint64)
 
 
-def _history(data: bytes, row: AnyArray) -> list[str]:
-    return msgspec.msgpack.decode(data[_USER.itemsize + int(row["seen_bytes"]) :], type=list[str])
+def _names(data: bytes, row: AnyArray) -> tuple[str | None, list[str]]:
+    """The open video and the history."""
+    opened, *history = msgspec.msgpack.decode(data[_USER.itemsize + int(row["seen_bytes"]) :], type=list[str | None])
+    return opened, [video_id for video_id in history if video_id is not None]
 
 
 def read_user(data: bytes) -> dict[str, Any]:
     """A user's row by name, for tools and tests: `counts`, `seen` (hashes), `history` (ids, newest first), and the rest."""
-    check_version(data[0])
+    check_version(data[0], LEARNED_VERSION)
     row = np.frombuffer(data, _USER, 1)[0]
     fields: dict[str, Any] = {name: row[name] for name in _USER.names or ()}
-    return {**fields, "seen": _seen(data, row), "history": _history(data, row)}
+    opened, history = _names(data, row)
+    return {**fields, "seen": _seen(data, row), "open": opened, "history": history}
 
 
-_POPULARITY = ("plays", "decayed", "decayed_at", "first_ms", "last_ms")
+_POPULARITY = ("plays", "decayed", "decayed_at", "shown", "shown_at", "first_ms", "last_ms")
 
 
 def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]]:
     """Rows of videos: counters, popularity and the owner's factors, copied at once so that learning may go on."""
     packed = np.zeros(len(rows), _ITEM)
-    packed["version"] = VERSION
+    packed["version"] = LEARNED_VERSION
     popularity = replica.models["popularity"].columns
     for name in _POPULARITY:
         packed[name] = popularity[name][rows]
@@ -194,7 +229,7 @@ def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]
 def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
     """Put rows of videos, given as (id, value), in place; returns the row numbers. Raises SchemaMismatch."""
     for _, data in records:
-        check_version(data[0])
+        check_version(data[0], LEARNED_VERSION)
     rows = replica.rows_of([video_id for video_id, _ in records])
     if not len(rows):
         return rows
@@ -213,7 +248,7 @@ def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Arr
 
 def read_item(data: bytes) -> dict[str, AnyArray]:
     """A video's row as named arrays, for tools and tests."""
-    check_version(data[0])
+    check_version(data[0], LEARNED_VERSION)
     row = np.frombuffer(data, _ITEM, 1)[0]
     return {name: row[name] for name in _ITEM.names or ()}
 
@@ -280,6 +315,21 @@ def decode_neighbours(records: list[tuple[str, bytes]], replica: Replica) -> Int
             columns["weight"][row, :n] = entries["weight"][alive]
             columns["weight_at"][row] = at
     return rows
+
+
+_RANKER = np.dtype([("version", "u1"), ("partition", "<u4"), ("size", "<u4")])
+
+
+def encode_ranker(partition: int, part: Float64Array) -> bytes:
+    """A shard's part of the ranker (float64) as a row; it is the same key in every shard, so the row names its shard."""
+    return np.array([(RANKER_VERSION, partition, len(part))], _RANKER).tobytes() + part.astype("<f8").tobytes()
+
+
+def decode_ranker(data: bytes) -> tuple[int, Float64Array]:
+    """Shard and part. Raises SchemaMismatch for the row of a release with other features."""
+    check_version(data[0], RANKER_VERSION)
+    head = np.frombuffer(data, _RANKER, 1)[0]
+    return int(head["partition"]), np.frombuffer(data, "<f8", int(head["size"]), _RANKER.itemsize).astype(np.float64)
 
 
 def encode_video_row(video: Video) -> bytes:

@@ -6,13 +6,14 @@ that is not yet in a committed checkpoint can be lost; a user's event ids, histo
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from state.errors import StateFull
 from state.growth import grown_size
-from state.types import AnyArray, Float32Array, Int32Array, Int64Array, UInt8Array, UInt64Array
+from state.types import AnyArray, BoolArray, Float32Array, Int32Array, Int64Array, UInt8Array, UInt64Array
 
 #: Latest positives kept a user, newest first; the models look no further back (models.md, co-visitation).
 HISTORY = 20
@@ -20,7 +21,9 @@ HISTORY = 20
 RECENT_IDS = 32
 #: Videos a user has seen. The oldest is forgotten first; at 8 bytes each this bounds a user at 16 KiB.
 SEEN_MAX = 2048
-#: Kinds of event counted a user and a video; one more than needed today, so that a new kind keeps the row's layout.
+#: Videos kept a user that they went on from without liking them, newest first.
+PASSED = 8
+#: Kinds of event counted a user and a video; the last is `topics.evidence.SHOWN`, and one is free for a new kind.
 KINDS = 12
 
 #: What `admit` says of an event.
@@ -73,18 +76,27 @@ def _pack(pool: UInt64Array, into: UInt64Array, offset: Int64Array, starts: Int6
 
 @njit(cache=True, nogil=True)
 def _forget_row(history: Int32Array, slot: int, row: int) -> bool:
-    """Take `row` out of the slot's history, closing the gap; True if it was there."""
+    """Take `row` out of the slot's list, closing the gap; True if it was there."""
     kept = 0
     found = False
-    for i in range(HISTORY):
+    for i in range(history.shape[1]):
         if history[slot, i] == row:
             found = True
         else:
             history[slot, kept] = history[slot, i]
             kept += 1
-    for i in range(kept, HISTORY):
+    for i in range(kept, history.shape[1]):
         history[slot, i] = -1
     return found
+
+
+@njit(cache=True, nogil=True)
+def _put_first(history: Int32Array, slot: int, row: int) -> None:
+    """Put `row` at the head of the slot's list, from wherever it was."""
+    _forget_row(history, slot, row)
+    for i in range(history.shape[1] - 1, 0, -1):
+        history[slot, i] = history[slot, i - 1]
+    history[slot, 0] = row
 
 
 @njit(cache=True, nogil=True)
@@ -108,8 +120,15 @@ def _admit(
     offset: Int64Array,
     length: Int32Array,
     room: Int32Array,
+    alive: BoolArray,
+    open_row: Int32Array,
+    open_liked: UInt8Array,
+    passed: Int32Array,
     outcome: UInt8Array,
     histories: Int32Array,
+    passes: Int32Array,
+    shown: Int32Array,
+    shown_ms: Int64Array,
 ) -> int:
     """Apply events `first`.. in order; returns how many are done, fewer than all when the seen pool must grow.
 
@@ -151,18 +170,48 @@ def _admit(
         recent[slot, recent_at[slot]] = event_ids[e]
         recent_at[slot] = (recent_at[slot] + 1) % RECENT_IDS
         counts[slot, kinds[e]] += 1
+        if alive[e]:
+            # A video counts as shown when the user goes on to another one: so what is known of it when it is chosen does not
+            # already tell that it was shown.
+            if open_row[slot] != rows[e]:
+                if open_row[slot] >= 0:
+                    shown[e], shown_ms[e] = open_row[slot], last_ms[slot]
+                    if not open_liked[slot]:
+                        _put_first(passed, slot, open_row[slot])
+                open_row[slot], open_liked[slot] = rows[e], 0
+            if positive[e]:
+                open_liked[slot] = 1
+                _forget_row(passed, slot, rows[e])
         if at_ms[e] > last_ms[slot]:
             last_ms[slot] = at_ms[e]
         if outcome[e] == POSITIVE:
             for i in range(HISTORY):
                 histories[e, i] = history[slot, i]
-            _forget_row(history, slot, rows[e])
-            for i in range(HISTORY - 1, 0, -1):
-                history[slot, i] = history[slot, i - 1]
-            history[slot, 0] = rows[e]
+            for i in range(PASSED):
+                passes[e, i] = passed[slot, i]
+            _put_first(history, slot, rows[e])
         elif outcome[e] == SIGNAL and acts[e] == ACT_NEGATIVE:
             _forget_row(history, slot, rows[e])
     return int(slots.shape[0])
+
+
+class Admitted(NamedTuple):
+    """What became of m events.
+
+    Attributes
+    ----------
+    outcome : uint8, shape (m,); POSITIVE, SIGNAL, IGNORED or DUPLICATE
+    histories : int32, shape (m, HISTORY); a positive's history before it was added, -1 elsewhere
+    passes : int32, shape (m, PASSED); likewise what the user had passed over
+    shown : int32, shape (m,); the video that the user went on from with the event, -1 for none
+    shown_ms : int64, shape (m,); the user's latest event time then
+    """
+
+    outcome: UInt8Array
+    histories: Int32Array
+    passes: Int32Array
+    shown: Int32Array
+    shown_ms: Int64Array
 
 
 class Users:
@@ -201,6 +250,9 @@ class Users:
         grown("p", (self.k,), np.float32)
         grown("pacc", (), np.float32)
         grown("history", (HISTORY,), np.int32, -1)
+        grown("open_row", (), np.int32, -1)
+        grown("open_liked", (), np.uint8)
+        grown("passed", (PASSED,), np.int32, -1)
         grown("recent", (RECENT_IDS,), np.uint64)
         grown("recent_at", (), np.int32)
         grown("counts", (KINDS,), np.int32)
@@ -216,6 +268,11 @@ class Users:
     p: Float32Array  #: (capacity, k) factors
     pacc: Float32Array  #: (capacity,) AdaGrad accumulators
     history: Int32Array  #: (capacity, HISTORY) rows in the replica, newest first, -1 for none
+    open_row: Int32Array  #: (capacity,) the video that the latest events are about, -1 for none
+    open_liked: UInt8Array  #: (capacity,) whether one of them was positive
+    passed: (
+        Int32Array  #: (capacity, PASSED) videos that they went on from without liking them, newest first, -1 for none
+    )
     recent: UInt64Array  #: (capacity, RECENT_IDS) hashes of event ids, a ring
     recent_at: Int32Array  #: (capacity,) where the ring goes on
     counts: Int32Array  #: (capacity, KINDS) accepted events by kind
@@ -307,9 +364,20 @@ class Users:
         return slot
 
     def _reset(self, slot: int) -> None:
-        for array in (self.p, self.pacc, self.recent, self.recent_at, self.counts, self.last_ms, self.pins):
+        for array in (
+            self.p,
+            self.pacc,
+            self.open_liked,
+            self.recent,
+            self.recent_at,
+            self.counts,
+            self.last_ms,
+            self.pins,
+        ):
             array[slot] = 0
         self.history[slot] = -1
+        self.passed[slot] = -1
+        self.open_row[slot] = -1
         self.offset[slot] = -1
         # The chunk stays with the slot: its next user fills it again.
         self.seen_length[slot] = 0
@@ -377,7 +445,8 @@ class Users:
         acts: UInt8Array,
         positive: UInt8Array,
         at_ms: Int64Array,
-    ) -> tuple[UInt8Array, Int32Array]:
+        alive: BoolArray,
+    ) -> "Admitted":
         """Apply events to their users in order.
 
         Parameters
@@ -386,24 +455,26 @@ class Users:
         items, event_ids : uint64, shape (m,); hashes, those of videos even
         kinds, acts, positive : uint8, shape (m,); event kind, ACT_*, and whether it is a positive
         at_ms : int64, shape (m,)
-
-        Returns
-        -------
-        outcome : uint8, shape (m,); POSITIVE, SIGNAL, IGNORED or DUPLICATE
-        histories : int32, shape (m, HISTORY); a positive's history before it was added, -1 elsewhere
+        alive : bool, shape (m,); False for a video that the catalogue has deleted
         """
-        outcome = np.zeros(len(slots), np.uint8)
-        histories = np.full((len(slots), HISTORY), -1, np.int32)
+        m = len(slots)
+        admitted = Admitted(
+            np.zeros(m, np.uint8),
+            np.full((m, HISTORY), -1, np.int32),
+            np.full((m, PASSED), -1, np.int32),
+            np.full(m, -1, np.int32),
+            np.zeros(m, np.int64),
+        )
         done = 0
         while True:
             done = int(_admit(
                 done, slots, rows, items, event_ids, kinds, acts, positive, at_ms,
                 self.history, self.recent, self.recent_at, self.counts, self.last_ms,
                 self.seen_pool, self._seen_top, self.seen_offset, self.seen_length, self.seen_room,
-                outcome, histories,
+                alive, self.open_row, self.open_liked, self.passed, *admitted,
             ))  # fmt: skip
-            if done == len(slots):
-                return outcome, histories
+            if done == m:
+                return admitted
             self._grow_seen(SEEN_MAX)
 
     def seen(self, slot: int) -> UInt64Array:
@@ -439,7 +510,11 @@ class Users:
         """Take deleted videos out of every history in memory; returns the slots that held one."""
         held = []
         for row in rows:
-            for slot in np.flatnonzero((self.history == row).any(axis=1) & (self.partition >= 0)).tolist():
+            named = (self.history == row).any(axis=1) | (self.passed == row).any(axis=1) | (self.open_row == row)
+            for slot in np.flatnonzero(named & (self.partition >= 0)).tolist():
                 _forget_row(self.history, slot, row)
+                _forget_row(self.passed, slot, row)
+                if self.open_row[slot] == row:
+                    self.open_row[slot] = -1
                 held.append(slot)
         return held

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from topics.ids import are_ids
 from topics.interactions import EVENTS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Width of the factor vectors; a block with another width is of another model.
 FACTORS = 32
 
+#: A kind beside those of `EVENTS`, with room for more of them: the user went on from the video, which so was shown.
+SHOWN = 11
 #: One accepted event of a video: its kind, whether it was the pair's first positive, and when.
 EVENT = np.dtype([("item", "<u4"), ("kind", "u1"), ("positive", "u1"), ("at_ms", "<i8")])
 #: Positives before an event that are sent with it; the models look no further back.
@@ -112,6 +114,7 @@ def unpack(data: bytes) -> EvidenceBlock:
         raise BadBlock("a history refers to a video by a negative position")
     if not are_ids(packed.ids):
         raise BadBlock("a video is named by what is no id")
-    if len(events) and events["kind"].max() >= len(EVENTS):
-        raise BadBlock(f"an event of kind {events['kind'].max()}; this release knows {len(EVENTS)}: upgrade the worker")
+    strange = events["kind"][(events["kind"] >= len(EVENTS)) & (events["kind"] != SHOWN)]
+    if len(strange):
+        raise BadBlock(f"an event of kind {strange[0]}; this release knows {len(EVENTS)}: upgrade the worker")
     return EvidenceBlock(packed.origin, packed.sender, packed.ids, events, links, steps)

@@ -33,7 +33,7 @@ def replica_of(capacity: int = 1_000) -> Replica:
 def drive(users: Users, replica: Replica, events: list[Event]) -> tuple[list[int], list[list[str]]]:
     slots = np.array([users.slot_of(e.user, 0) for e in events], np.int32)
     number = np.array([replica.row_of(e.video) for e in events], np.int32)
-    outcome, histories = users.admit(
+    outcome, histories, *_ = users.admit(
         slots,
         number,
         replica.hashes[number],
@@ -42,6 +42,7 @@ def drive(users: Users, replica: Replica, events: list[Event]) -> tuple[list[int
         np.array([e.act for e in events], np.uint8),
         np.array([e.positive for e in events], np.uint8),
         np.array([e.at_ms for e in events], np.int64),
+        np.ones(len(events), np.bool_),
     )
     named = [[str(replica.ids[row]) for row in history if row >= 0] for history in histories.tolist()]
     return outcome.tolist(), named
