@@ -15,7 +15,7 @@ from state.engine import Engine
 from state.errors import SchemaMismatch, StateFull
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
-from topics.evidence import BadBlock, EvidenceBlock, OtherRelease, unpack
+from topics.evidence import SHOWN, BadBlock, EvidenceBlock, OtherRelease, unpack
 from topics.record_batch import RecordBatch, RecordLike
 from topics.rejected import Reason, Rejected
 
@@ -60,12 +60,13 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     replica.count(items, events["kind"])
     positive = events["positive"] == 1
     at_ms = events["at_ms"].astype(np.int64)
+    shown = events["kind"] == SHOWN
+    if shown.any():
+        engine.count_shown(items[shown], at_ms[shown])
     # Every event makes a row, so that a catalogue restored from changelogs is the whole catalogue.
     shard.dirty_items.add(items)
     if positive.any():
-        taught = at_ms[positive]
-        engine.popularity.apply(items[positive], np.ones(len(taught)), engine.ticks(taught), taught)
-        replica.advance(taught)
+        engine.count_positives(items[positive], at_ms[positive])
 
     _learn_links(engine, shard, named)
     _apply_steps(engine, shard, block, rows, mine)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agents import ranking
 from agents.inbox import bury, due, took
 from online_models.sequential_mf import NEGATIVES
 from state.engine import Engine
@@ -19,6 +20,7 @@ from state.shard import Shard
 from state.types import Float64Array, Int32Array, Int64Array, UInt8Array, UInt64Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
 from topics.event_columns import EventColumns, read_events
+from topics.evidence import SHOWN
 from topics.interactions import EVENTS, Interaction, decode, event_code
 from topics.partitions import stable_hash
 from topics.record_batch import RecordBatch, RecordLike
@@ -172,7 +174,8 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     acts = np.where(alive, _ACTS[kinds], ACT_NONE).astype(np.uint8)
     liked[~alive] = 0
 
-    outcome, histories = users.admit(slots, rows, replica.hashes[rows], events.event_ids, kinds, acts, liked, at_ms)
+    admitted = users.admit(slots, rows, replica.hashes[rows], events.event_ids, kinds, acts, liked, at_ms, alive)
+    outcome = admitted.outcome
     users.offset[slots] = events.offsets
     for name, count in zip(_OUTCOMES, np.bincount(outcome, minlength=len(_OUTCOMES)).tolist(), strict=True):
         if count:
@@ -181,8 +184,16 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     fresh = alive & (outcome != DUPLICATE)
     first = outcome == POSITIVE
     shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
+    shown = admitted.shown[admitted.shown >= 0]
+    if len(shown):
+        went_on, none = np.full(len(shown), SHOWN, np.uint8), np.zeros(len(shown), np.bool_)
+        shard.pending.add_events(shown, went_on, none, admitted.shown_ms[admitted.shown >= 0])
     if first.any():
-        _teach(engine, shard, slots[first], rows[first], histories[first], at_ms[first], int(events.offsets[0]))
+        seed_offset = int(events.offsets[0])
+        histories = admitted.histories[first]
+        # The ranker before all others: it must see what was known when the user chose.
+        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted.passes[first], seed_offset)
+        _teach(engine, shard, slots[first], rows[first], histories, at_ms[first], seed_offset)
 
 
 def _teach(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from api.ranking import Scored, best, score_rows
 from online_models.base import Context
 from state.engine import Engine
+from state.ranking import Scored, best, score_rows
 from state.types import BoolArray, Int32Array
 
 #: A video with fewer first positives than this is still unproven, and may take the exploring place.

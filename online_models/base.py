@@ -23,6 +23,7 @@ Int8Array: TypeAlias = NDArray[np.int8]
 Int32Array: TypeAlias = NDArray[np.int32]
 Int64Array: TypeAlias = NDArray[np.int64]
 UInt8Array: TypeAlias = NDArray[np.uint8]
+UInt16Array: TypeAlias = NDArray[np.uint16]
 UInt64Array: TypeAlias = NDArray[np.uint64]
 Column: TypeAlias = NDArray[Any]
 
@@ -48,11 +49,13 @@ class Context(NamedTuple):
     history : int32, shape (h,), h <= 20; rows, newest first, no padding
     p : float32, shape (32,); the user's own vector
     ticks : the time for which to score
+    passed : int32, shape (h,), h <= 8; rows that the user was shown and went on from without liking them, newest first
     """
 
     history: Int32Array
     p: Float32Array
     ticks: float
+    passed: Int32Array = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True)

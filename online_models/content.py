@@ -7,8 +7,10 @@ recent items' vectors, made at scoring; the score is the cosine. Nothing is lear
 frequencies follow the catalogue, so a video's vector depends on what was described before it.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -43,6 +45,9 @@ BUCKETS = 1 << 16
 
 GROUP_WEIGHTS: Mapping[str, float] = {"word": 1.0, "tag": 1.0, "category": 1.0, "author": 0.7}
 """Share of each group of fields in a vector. An author tells less of what a video shows than its category."""
+
+CATEGORIES = 4
+"""Categories of a video that are told apart; further ones only shape its vector."""
 
 LEAST_RARITY = 0.1
 """Weight of a term that is used more often than videos were counted, as under another video's description before."""
@@ -79,6 +84,11 @@ def terms(
     return counted
 
 
+def _code(name: str | None) -> int:
+    """A number from 1 to 65,535 for a name; 0 for none. Two names with one number count as one."""
+    return 0 if name is None else xxhash.xxh3_64_intdigest(name.casefold().encode()) % 65_535 + 1
+
+
 class Described(Protocol):
     """The text fields of a video, whatever record they come in."""
 
@@ -92,6 +102,10 @@ class Described(Protocol):
     def categories(self) -> Iterable[str]: ...  # noqa: D102
     @property
     def author(self) -> str | None: ...  # noqa: D102
+    @property
+    def language(self) -> str | None: ...  # noqa: D102
+    @property
+    def duration_seconds(self) -> float | None: ...  # noqa: D102
 
 
 @kernel(
@@ -237,6 +251,8 @@ class ContentModel(ItemModel):
     Columns:
 
     - `content` int8 (n, 256): unit vectors in steps of 1/127, or 0 where nothing is known
+    - `categories` uint16 (n, 4), `author`, `language` uint16 (n,): codes of the first categories and so on, 0 for none
+    - `duration` float32 (n,): log(1 + seconds), 0 where unknown
 
     Attributes
     ----------
@@ -246,7 +262,16 @@ class ContentModel(ItemModel):
     name: ClassVar[str] = "content"
 
     def __init__(self, capacity: int) -> None:
-        super().__init__(capacity, {"content": ColumnSpec(np.int8, (DIMENSIONS,))})
+        super().__init__(
+            capacity,
+            {
+                "content": ColumnSpec(np.int8, (DIMENSIONS,)),
+                "categories": ColumnSpec(np.uint16, (CATEGORIES,)),
+                "author": ColumnSpec(np.uint16),
+                "language": ColumnSpec(np.uint16),
+                "duration": ColumnSpec(np.float32),
+            },
+        )
         self.vocabulary = Vocabulary()
 
     def publish(self, rows: Int32Array, videos: Sequence[Described]) -> None:
@@ -269,6 +294,13 @@ class ContentModel(ItemModel):
         first = np.zeros(len(rows), np.bool_)
         first[np.unique(rows, return_index=True)[1]] = True
         self.describe(rows, self.vocabulary.vectors(described, new & first))
+        c = self.columns
+        for row, video in zip(rows.tolist(), videos, strict=True):
+            named = [_code(name) for name in islice(video.categories, CATEGORIES)]
+            c["categories"][row] = named + [0] * (CATEGORIES - len(named))
+            c["author"][row] = _code(video.author)
+            c["language"][row] = _code(video.language)
+            c["duration"][row] = math.log1p(video.duration_seconds or 0.0)
 
     def describe(self, rows: Int32Array, vectors: Float32Array) -> None:
         """Set the vectors (float32, shape (m, 256)) of `rows` (int32, shape (m,)).

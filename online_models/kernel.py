@@ -14,7 +14,7 @@ from numba import types
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-void, boolean, f32, f64, i8, i32, i64, u64 = (
+void, boolean, f32, f64, i8, i32, i64, u16, u64 = (
     types.void,
     types.boolean,
     types.float32,
@@ -22,6 +22,7 @@ void, boolean, f32, f64, i8, i32, i64, u64 = (
     types.int8,
     types.int32,
     types.int64,
+    types.uint16,
     types.uint64,
 )
 """Scalar types of signatures."""

@@ -4,7 +4,7 @@ Nothing in here knows Kafka, HTTP or the clock. Agents change it in their steps,
 no broker at all. Bound: `max_users` slots and `max_videos` rows.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,16 +12,20 @@ import numpy as np
 
 from online_models.base import FACTORS, Context
 from online_models.content import ContentModel
+from online_models.features import Models
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
 from online_models.popularity import Popularity
+from online_models.ranker import Ranker
 from online_models.sequential_mf import SequentialMF
 from state import rows
+from state.charts import Charts
 from state.index import ItemIndex
 from state.replica import Replica
 from state.shard import Shard
 from state.types import Float64Array, Int32Array, Int64Array
 from state.users import Users
 from topics.catalog import Video
+from topics.evidence import SHOWN
 
 DAY_MS = 86_400_000
 #: Videos that count as new to the catalogue at one time, and for how long (in the stream's own time).
@@ -64,9 +68,16 @@ class Engine:
         self.markov = Neighbours(0, MARKOV, self.popularity)
         self.mf = SequentialMF(0, options.seed)
         self.content = ContentModel(0)
-        models = (self.popularity, self.covisitation, self.markov, self.mf, self.content)
+        self.models = Models(self.popularity, self.covisitation, self.markov, self.mf, self.content)
+        self.ranker = Ranker(options.seed)
+        #: Of this process: `learned`, `refused`, and `no_candidate` where what was chosen could not have been listed.
+        self.lessons: Counter[str] = Counter()
+        self.charts = Charts()
+        #: First positives, and times shown, over all videos.
+        self._plays, self._shown = 0.0, 0.0
+        self.ticks_per_ms = options.positives_per_day / DAY_MS
         self.replica = Replica(
-            {model.name: model for model in models},
+            {model.name: model for model in self.models},
             capacity=options.max_videos,
             partitions=options.partitions,
             clock_step_ms=max(1, int(CLOCK_STEP_TICKS * DAY_MS / options.positives_per_day)),
@@ -78,7 +89,7 @@ class Engine:
 
     def ticks(self, at_ms: Int64Array) -> Float64Array:
         """Event times (int64 ms) as ticks (float64): positives that the whole stream is expected to have had by then."""
-        return np.asarray(at_ms, np.float64) * (self.options.positives_per_day / DAY_MS)
+        return np.asarray(at_ms, np.float64) * self.ticks_per_ms
 
     def now(self) -> float:
         """The stream's own present, in ticks: a replayed log is read as of its own time, not today's."""
@@ -87,7 +98,8 @@ class Engine:
     def context(self, slot: int) -> Context:
         """What scoring knows of the user in `slot`."""
         history = self.users.history[slot]
-        return Context(history[history >= 0], self.users.p[slot], self.now())
+        passed = self.users.passed[slot]
+        return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0])
 
     def stranger(self) -> Context:
         """What scoring knows of a user it has never met."""
@@ -96,6 +108,7 @@ class Engine:
     def add_shard(self, shard: Shard) -> None:
         """Start owning a shard: its videos join the replica; its users come when they are asked for."""
         self.shards[shard.partition] = shard
+        shard.ranker = self.ranker
         clock_ms = self.replica.stream_ms
         self._load_items(shard)
         # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
@@ -141,6 +154,14 @@ class Engine:
         videos = [(video_id, rows.decode_video_row(value)) for video_id, value in present(rows.VIDEO)]
         self.publish(sorted(videos, key=lambda entry: entry[1].published_ms or 0))
         self.refresh_index(learned)
+        n = len(self.replica)
+        self._plays, self._shown = (
+            float(self.popularity.columns["plays"][:n].sum()),
+            float(self.replica.counts[:n, SHOWN].sum()),
+        )
+        part = latest.get(rows.RANKER_KEY)
+        if part is not None:
+            self.ranker.put(*rows.decode_ranker(part))
 
     def publish(self, videos: Sequence[tuple[str, Video]]) -> Int32Array:
         """Put catalogue records in place, in order: metadata, content vectors, index. Returns their rows, int32.
@@ -160,6 +181,26 @@ class Engine:
         self.refresh_index(rows)
         return rows
 
+    def count_positives(self, rows: Int32Array, at_ms: Int64Array) -> None:
+        """Positives of `rows` (int32, shape (m,)) at these event times (int64 ms, shape (m,)): popularity, the clock, the charts."""
+        self.popularity.apply(rows, np.ones(len(rows)), self.ticks(at_ms), at_ms)
+        self.replica.advance(at_ms)
+        self.charts.note(len(rows))
+        self._plays += len(rows)
+        n = len(self.replica)
+        if self.charts.due(n):
+            self.charts.make(self.popularity, self.replica.active[:n], self.now())
+
+    def count_shown(self, rows: Int32Array, at_ms: Int64Array) -> None:
+        """Users went on from `rows` (int32, shape (m,)) at these event times (int64 ms, shape (m,))."""
+        self.popularity.show(rows, self.ticks(at_ms))
+        self._shown += len(rows)
+
+    @property
+    def play_rate(self) -> float:
+        """First positives a time shown, over all videos; 0 before anything was shown."""
+        return self._plays / self._shown if self._shown else 0.0
+
     def unpublish(self, video_id: str) -> None:
         """Forget a video that the catalogue deleted, everywhere in this worker, in memory and in what is next written."""
         if not self.replica.knows(video_id):
@@ -175,6 +216,8 @@ class Engine:
             mine = np.flatnonzero(named & (self.replica.partition[:n] == shard.partition))
             shard.dirty_neighbours.add(mine.astype(np.int32))
             shard.lists_due = True
+        self._plays -= float(self.popularity.columns["plays"][row])
+        self._shown -= float(self.replica.counts[row, SHOWN])
         self.replica.mark_deleted(video_id)
         for slot in self.users.forget_rows([row]):
             shard = self.shards[int(self.users.partition[slot])]

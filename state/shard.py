@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from online_models.ranker import Ranker
 from state import rows
 from state.errors import StateFull
 from state.marks import Changed, Marks
@@ -67,6 +68,9 @@ class Shard:
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
         self.pending = Pending()
+        #: The engine's, of which this shard has a part, and whether lessons have changed it since the last checkpoint.
+        self.ranker: Ranker | None = None
+        self.taught = False
         self.dirty_users = Marks()
         self.dirty_items = Changed()
         self.dirty_neighbours = Changed()
@@ -140,6 +144,7 @@ class Shard:
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
             # The last row of a key counts: a video that was deleted and published again has both, in this order.
             items=[
+                *self._ranker_row(),
                 *self.item_rows.items(),
                 *rows.encode_items(replica, live),
                 *rows.encode_neighbours(replica, lists),
@@ -151,6 +156,13 @@ class Shard:
         )
         self._fresh()
         return taken
+
+    def _ranker_row(self) -> list[Row]:
+        """The shard's part of the ranker, if lessons have changed it."""
+        if self.ranker is None or not self.taught:
+            return []
+        self.taught = False
+        return [(rows.RANKER_KEY, rows.encode_ranker(self.partition, self.ranker.part(self.partition)))]
 
     def _due_lists(self, alone: bool, replica: Replica) -> Int32Array:
         """Rows whose lists are in this checkpoint: all that have changed, or none."""

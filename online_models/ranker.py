@@ -1,0 +1,402 @@
+"""The online ranker: orders candidates by their features, and learns from what was chosen among them.
+
+In: candidates as `online_models.features` describes them, and which of them was chosen. Out: a score each. The score is a fixed
+log-linear blend, which is what serves before anything is learned, plus what lessons have added to it: weights of standardised
+features, for all users and for those with as long a history, and a small hidden layer in which features meet what is known of
+the user. A lesson is one AdaGrad step (Duchi et al. 2011) on the softmax of the chosen item among the 40 best others and 20
+random ones, whose logits stand for all the rest (sampled softmax, Jean et al. 2015).
+
+Shards share one ranker. All that lessons change are sums: of steps, of squared gradients, of features. Each shard keeps the sums
+of its own lessons, its part; the ranker is the sum of the parts, wherever they were learned. So lessons of one worker follow
+each other as if there were one shard only, and lessons of many workers meet as fast as their rows travel.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from online_models.base import Float32Array, Float64Array, ModelError, accepted
+from online_models.counters import mix64
+from online_models.features import FEATURES, USER_INPUTS, Described
+from online_models.kernel import f32, f64, i64, kernel, read, u64, write
+
+HIDDEN = 16
+TOP = 40
+"""Best others that a chosen candidate is compared with: where the list is decided."""
+RANDOM = 20
+"""Others that stand for the rest."""
+RATE = 0.05
+EPSILON = 1.0
+"""Squared gradient that every weight starts with."""
+CLIP = 5.0
+"""Standardised features lie within plus and minus this."""
+LEAST_VARIANCE = 1e-4
+"""A feature that has been constant so far is not blown up by its first change."""
+LIMIT = 100.0
+"""A lesson after which a weight would be larger is refused: the ranker has diverged."""
+
+BUCKETS = (0, 1, 3, 8, 20)
+"""Least history lengths of the groups of users that have weights of their own."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "popularity": ("popularity_300", "popularity_3000", "popularity_30000", "count", "unplayed"),
+        "age": ("age", "idle"),
+        "covisitation": ("covisitation", "covisitation_of_best", "covisitation_named"),
+        "markov": ("markov", "markov_of_best", "markov_named"),
+        "factors": ("factors", "bias", "passed"),
+        "content": ("content", "content_last"),
+        "metadata": ("category", "category_last", "author", "language", "duration"),
+        "usual": ("usual_popularity", "usual_age", "count_by_usual"),
+        "shown": ("shown_300", "shown_3000", "play_rate"),
+        "passed": ("passed",),
+    }
+)
+"""Features that belong together, for ablations."""
+
+_F, _U = len(FEATURES), len(USER_INPUTS)
+_LINEAR = (1 + len(BUCKETS)) * _F
+PARAMETERS = _LINEAR + HIDDEN * (_F + _U) + HIDDEN
+SIZE = 2 * PARAMETERS + 1 + 2 * _F
+"""Numbers of a part: steps and squared gradients of all parameters, then count, sums and sums of squares of features."""
+
+_BLEND: Mapping[str, tuple[float, float, float]] = MappingProxyType(
+    {
+        "factors": (0.00, 0.50, 0.51),
+        "bias": (0.20, 0.05, 0.24),
+        "covisitation": (0.00, 0.24, 1.28),
+        "markov": (0.00, -0.04, 0.22),
+        "popularity_300": (0.11, 0.16, 0.00),
+        "popularity_3000": (0.18, 0.30, 0.69),
+        "popularity_30000": (0.58, 0.50, -0.34),
+        "content": (0.00, 0.93, 3.43),
+    }
+)
+"""Weights of the blend for histories of 0, 1 to 4, and 5 or more items: a maximum-likelihood fit (softmax of the chosen item over
+all unseen ones) on the first 30% of two logs, short videos and films, the same for both."""
+_BLEND_FROM = (1, 5)
+
+
+BLEND_UNTIL = 61.0 * 300
+"""Compared candidates after which the blend counts half: what lessons teach is better, and the blend would only be unlearned."""
+
+
+class Lesson(NamedTuple):
+    """What became of a lesson.
+
+    Attributes
+    ----------
+    loss : of the chosen item, before learning; nats
+    learned : False where it was refused, and nothing changed
+    """
+
+    loss: float
+    learned: bool
+
+
+@kernel(
+    i64, write(f32), read(f32, 2), read(f32), read(f32), read(f32), read(f32), read(f32), read(f32, 2), read(f32), f64
+)
+def _scores(
+    out: Float32Array,
+    items: Float32Array,
+    user: Float32Array,
+    mean: Float32Array,
+    scale: Float32Array,
+    blend: Float32Array,
+    weights: Float32Array,
+    inner: Float32Array,
+    outer: Float32Array,
+    clip: float,
+) -> int:
+    features = items.shape[1]
+    if out.shape[0] != items.shape[0] or inner.shape[1] != features + user.shape[0]:
+        return 4
+    bound = np.float32(clip)
+    # What the user adds to each unit is the same for all items.
+    given = np.zeros(inner.shape[0], np.float32)
+    for h in range(inner.shape[0]):
+        for c in range(user.shape[0]):
+            given[h] += inner[h, features + c] * user[c]
+    x = np.empty(features, np.float32)
+    for i in range(items.shape[0]):
+        total = np.float32(0.0)
+        for c in range(features):
+            value = (items[i, c] - mean[c]) * scale[c]
+            x[c] = min(max(value, -bound), bound)
+            total += blend[c] * items[i, c] + weights[c] * x[c]
+        for h in range(inner.shape[0]):
+            unit = given[h]
+            for c in range(features):
+                unit += inner[h, c] * x[c]
+            total += outer[h] * max(unit, np.float32(0.0))
+        out[i] = total
+    return 0
+
+
+@kernel(
+    f64,
+    write(f64),
+    read(f32, 2),
+    read(f32),
+    read(f32),
+    read(f32),
+    read(f32),
+    read(f32),
+    i64,
+    i64,
+    i64,
+    u64,
+    i64,
+    i64,
+    f64,
+    f64,
+    f64,
+    f64,
+)
+def _learn(
+    state: Float64Array,
+    items: Float32Array,
+    user: Float32Array,
+    scores: Float32Array,
+    start: Float32Array,
+    mean: Float32Array,
+    scale: Float32Array,
+    hidden: int,
+    bucket: int,
+    chosen: int,
+    seed: int,
+    top: int,
+    random: int,
+    rate: float,
+    epsilon: float,
+    clip: float,
+    limit: float,
+) -> float:
+    """One step; returns the loss, or minus 1 less the loss if it is refused: then nothing has changed."""
+    m, features = items.shape
+    inputs = user.shape[0]
+    width = features + inputs
+    linear = features * (1 + 5)
+    parameters = linear + hidden * width + hidden
+    # The set: the chosen one, the best others, random ones of the rest.
+    order = np.argsort(-scores)
+    taken = np.empty(1 + top + random, np.int64)
+    taken[0] = chosen
+    count = 1
+    rest = np.empty(m, np.int64)
+    left = 0
+    for o in range(m):
+        i = order[o]
+        if i == chosen:
+            continue
+        if count <= top:
+            taken[count] = i
+            count += 1
+        else:
+            rest[left] = i
+            left += 1
+    best = count
+    drawn = min(random, left)
+    offset = np.log(left / drawn) if drawn > 0 else 0.0
+    at = np.uint64(seed) | np.uint64(1)
+    for r in range(drawn):
+        # Xorshift (Marsaglia 2003).
+        at ^= at << np.uint64(13)
+        at ^= at >> np.uint64(7)
+        at ^= at << np.uint64(17)
+        swap = r + np.int64(at % np.uint64(left - r))
+        rest[r], rest[swap] = rest[swap], rest[r]
+        taken[count] = rest[r]
+        count += 1
+    highest = -np.inf
+    logits = np.empty(count)
+    for s in range(count):
+        logits[s] = scores[taken[s]] + (offset if s >= best else 0.0)
+        highest = max(highest, logits[s])
+    total = 0.0
+    for s in range(count):
+        total += np.exp(logits[s] - highest)
+    loss = np.log(total) + highest - logits[0]
+
+    gradient = np.zeros(parameters)
+    own = (1 + bucket) * features
+    x = np.empty(width)
+    for c in range(inputs):
+        x[features + c] = user[c]
+    inner, outer = linear, linear + hidden * width
+    for s in range(count):
+        error = np.exp(logits[s] - highest) / total - (1.0 if s == 0 else 0.0)
+        row = items[taken[s]]
+        for c in range(features):
+            x[c] = min(max((row[c] - mean[c]) * scale[c], -clip), clip)
+            gradient[c] += error * x[c]
+        for h in range(hidden):
+            unit = 0.0
+            for c in range(width):
+                unit += (start[inner + h * width + c] + state[inner + h * width + c]) * x[c]
+            if unit > 0.0:
+                gradient[outer + h] += error * unit
+                back = error * (start[outer + h] + state[outer + h])
+                for c in range(width):
+                    gradient[inner + h * width + c] += back * x[c]
+    for c in range(features):
+        gradient[own + c] = gradient[c]
+    sound = np.isfinite(loss)
+    steps = np.empty(parameters)
+    for c in range(parameters):
+        squared = gradient[c] * gradient[c]
+        steps[c] = rate * gradient[c] / np.sqrt(state[parameters + c] + squared + epsilon)
+        sound &= abs(start[c] + state[c] - steps[c]) <= limit  # False for NaN
+    if not sound:
+        return -1.0 - (loss if np.isfinite(loss) else 0.0)
+    for c in range(parameters):
+        state[c] -= steps[c]
+        state[parameters + c] += gradient[c] * gradient[c]
+    sums = 2 * parameters
+    for s in range(count):
+        row = items[taken[s]]
+        for c in range(features):
+            state[sums + 1 + c] += row[c]
+            state[sums + 1 + features + c] += np.float64(row[c]) * row[c]
+    state[sums] += count
+    return float(loss)
+
+
+class Ranker:
+    """One ranker, as the sum of the parts of all shards.
+
+    Parameters
+    ----------
+    seed : of the hidden layer's first weights; the same for all shards
+
+    Attributes
+    ----------
+    refused : lessons and parts that were not taken because a number was not finite or too large
+    """
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.Generator(np.random.PCG64([seed, 0x7A2C]))
+        self._start = np.zeros(PARAMETERS, np.float32)
+        inner = rng.normal(0.0, 1.0 / np.sqrt(_F), HIDDEN * (_F + _U))
+        self._start[_LINEAR : _LINEAR + len(inner)] = inner
+        self._blend = np.zeros((len(_BLEND_FROM) + 1, _F), np.float32)
+        for name, weights in _BLEND.items():
+            self._blend[:, FEATURES.index(name)] = weights
+        self._parts: dict[int, Float64Array] = {}
+        self._total = np.zeros(SIZE)
+        self._muted: list[int] = []
+        self.refused = 0
+        self._changed()
+
+    def do_without(self, features: Sequence[str]) -> None:
+        """Rank, and learn, as if these of `FEATURES` did not exist: what ablations are made with."""
+        for name in features:
+            if name not in FEATURES:
+                raise ModelError(f"ranker: there is no feature {name!r}: take some of {', '.join(FEATURES)}")
+        self._muted = [FEATURES.index(name) for name in features]
+        self._blend[:, self._muted] = 0.0
+        self._changed()
+
+    def _changed(self) -> None:
+        count = max(self._total[2 * PARAMETERS], 1.0)
+        sums = self._total[2 * PARAMETERS + 1 :].reshape(2, _F) / count
+        self._mean = sums[0].astype(np.float32)
+        variance = np.maximum(sums[1] - sums[0] ** 2, LEAST_VARIANCE)
+        if self._total[2 * PARAMETERS] == 0.0:
+            variance[:] = 1.0
+        self._scale = (1.0 / np.sqrt(variance)).astype(np.float32)
+        self._scale[self._muted] = 0.0
+        now = (self._start + self._total[:PARAMETERS]).astype(np.float32)
+        self._linear = now[:_LINEAR].reshape(1 + len(BUCKETS), _F)
+        self._inner = np.ascontiguousarray(now[_LINEAR:-HIDDEN].reshape(HIDDEN, _F + _U))
+        self._outer = np.ascontiguousarray(now[-HIDDEN:])
+
+    @property
+    def compared(self) -> float:
+        """Candidates that all lessons so far have compared."""
+        return float(self._total[2 * PARAMETERS])
+
+    def scores(self, described: Described, history_length: int) -> Float32Array:
+        """Score candidates; pure.
+
+        Parameters
+        ----------
+        described : m candidates
+        history_length : of the user
+
+        Returns
+        -------
+        float32, shape (m,); log-odds up to a constant; minus infinity for an item whose own numbers are not finite
+        """
+        out = np.empty(len(described.items), np.float32)
+        weights = self._linear[0] + self._linear[1 + bucket_of(history_length)]
+        blend = self._blend[sum(history_length >= least for least in _BLEND_FROM)]
+        blend = blend * np.float32(BLEND_UNTIL / (BLEND_UNTIL + self.compared))
+        accepted(
+            _scores(
+                out,
+                described.items,
+                described.user,
+                self._mean,
+                self._scale,
+                blend,
+                weights,
+                self._inner,
+                self._outer,
+                CLIP,
+            )
+        )
+        out[described.broken] = -np.inf
+        return out
+
+    def learn(self, number: int, described: Described, history_length: int, chosen: int, seed: int) -> Lesson:
+        """Learn that the user chose one of the candidates; part `number` takes the step.
+
+        Parameters
+        ----------
+        number : of the shard
+        chosen : place of the chosen candidate in `described`
+        seed : decides the random others
+        """
+        if not 0 <= chosen < len(described.items):
+            raise ModelError(f"ranker: no candidate {chosen} of {len(described.items)}")
+        scores = self.scores(described, history_length)
+        if described.broken.any():
+            self.refused += 1
+            return Lesson(0.0, False)
+        before = self._total.copy()
+        draw = int(mix64(np.array([seed], np.uint64))[0])
+        loss = _learn(
+            self._total, described.items, described.user, scores, self._start, self._mean, self._scale, HIDDEN,
+            bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT,
+        )  # fmt: skip
+        if loss < -0.5:
+            self.refused += 1
+            return Lesson(-1.0 - loss, False)
+        part = self._parts.setdefault(number, np.zeros(SIZE))
+        part += self._total - before
+        self._changed()
+        return Lesson(float(loss), True)
+
+    def part(self, number: int) -> Float64Array:
+        """Copy of a shard's part, float64, shape (SIZE,)."""
+        return self._parts.get(number, np.zeros(SIZE)).copy()
+
+    def put(self, number: int, values: Float64Array) -> bool:
+        """Replace a shard's part; False, and nothing changed, where it is not sound."""
+        if values.shape != (SIZE,) or not np.isfinite(values).all() or np.abs(values[:PARAMETERS]).max() > LIMIT:
+            self.refused += 1
+            return False
+        self._parts[number] = values.astype(np.float64)
+        # In the order of their numbers, so that the sum has the same bits wherever it is made.
+        self._total = np.sum([self._parts[each] for each in sorted(self._parts)], axis=0)
+        self._changed()
+        return True
+
+
+def bucket_of(history_length: int) -> int:
+    """Number of the group of users with so long a history."""
+    return sum(history_length >= least for least in BUCKETS) - 1
