@@ -1,8 +1,9 @@
 """`headrace evaluate`: how good are the lists? Replays a log without a broker and ranks before it learns."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -14,7 +15,7 @@ from ingestion.event_table import DEFAULT_RULE
 from ingestion.source import Format, read_event_table, read_videos
 
 if TYPE_CHECKING:
-    from cli.prequential import Result
+    from cli.study import Study
 
 
 def evaluate(
@@ -32,41 +33,90 @@ def evaluate(
     ] = 0.3,
     k: Annotated[int, typer.Option(min=1, max=1000, help="Length of the list.")] = 10,
     rank_every: Annotated[int, typer.Option(min=1, help="Rank each so many-th positive only.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of first vectors and negatives.")] = 1,
+    arms: Annotated[
+        str, typer.Option(help="What to compare, by comma: served, popularity, popularity_decayed, item_knn, mf, ...")
+    ] = "",
+    refit: Annotated[str, typer.Option(help="Batch models made anew every n/16 positives: ease,als.")] = "",
+    ablate: Annotated[
+        str, typer.Option(help="Also without these, one at a time, by comma: features, groups of them, or all.")
+    ] = "",
+    lag: Annotated[int, typer.Option(min=0, help="Events that a list does not know yet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of first vectors and draws.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Runs with seeds from --seed on.")] = 1,
+    plot: Annotated[
+        Path | None, typer.Option(help="Folder for a report: a page, and its curves as pictures.", file_okay=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
 ) -> None:
     """Rank the unseen catalogue for each positive event, then learn it, by the code that serves."""
     # Loads the models' compiled loops, for which other commands need not wait.
-    from cli.prequential import Evaluator
+    from cli.study import Study
 
     table = read_event_table(events, format)
     catalogue = [] if videos is None else list(read_videos(videos, format))
-    evaluator = Evaluator(
-        table, catalogue, table.positive(positive), warmup=warmup, k=k, rank_every=rank_every, seed=seed
-    )
-    console = Console(stderr=True)
+    options: dict[str, Any] = {"warmup": warmup, "k": k, "rank_every": rank_every, "lag": lag}
+    study = Study(table, catalogue, table.positive(positive), _words(arms), _words(refit), _words(ablate), options)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"{events.name}: {len(table):,} events", total=len(table))
-        result = evaluator.run(lambda done: progress.update(task, completed=done))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(f"{events.name}: {what}", total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        study.run(range(seed, seed + seeds), show)
+    if plot is not None:
+        from cli.report import write_report
+
+        page = write_report(study, plot, f"{events.name}, {positive}")
+        Console(stderr=True).print(f"Report: {page}", soft_wrap=True)
     if json:
-        sys.stdout.buffer.write(orjson.dumps(result.to_json()) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps(study.to_json()) + b"\n")
         return
-    Console().print(_table(result))
-    Console().print(
-        f"n = {result.arms['served'].n:,} ranked positives ({result.cold['served'].n:,} of cold users), {result.events:,} events; "
-        f"learning {result.to_json()['learn_us']} µs an event, ranking {result.to_json()['rank_us']} µs"
+    console = Console()
+    console.print(_table(study))
+    if study.ablations:
+        console.print(_ablations(study))
+    console.print(_summary(study))
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _summary(study: "Study") -> str:
+    first = study.runs[0]
+    n, cold = first.n, sum(first.positions.cold)
+    seeds = f", {len(study.runs)} seeds" if len(study.runs) > 1 else ""
+    return (
+        f"n = {n:,} ranked positives ({cold:,} of cold users), {first.events:,} events{seeds}; "
+        f"learning {study.learn_us:.1f} µs an event, ranking {study.rank_us:.1f} µs"
     )
 
 
-def _table(result: "Result") -> Table:
-    names = list(result.arms["served"].metrics(result.k))
+def _table(study: "Study") -> Table:
+    everyone, groups = study.arms(), (study.arms("cold"), study.arms("warm"))
+    recall = f"recall@{study.k}"
+    names = [name for name in next(iter(everyone.values())) if name not in ("se", "seed_sd")]
     table = Table(title="prequential, whole unseen catalogue")
     table.add_column("arm")
-    for name in (*names, "recall, cold", "recall, warm"):
+    for name in (*names, "recall, cold", "recall, warm", "served is"):
         table.add_column(name, justify="right")
-    for arm in result.arms:
-        means = result.arms[arm].metrics(result.k)
-        split = [group[arm].metrics(result.k)[f"recall@{result.k}"] for group in (result.cold, result.warm)]
-        table.add_row(arm, *(f"{means[name]:.4f}" for name in names), *(f"{value:.4f}" for value in split))
+    for arm, means in everyone.items():
+        shown = [f"{means[name]:.4f}" for name in names]
+        shown[names.index(recall)] += f" ± {means['se']:.4f}"
+        ratio, error = study.ratio(arm)
+        times = "" if arm == "served" or ratio != ratio else f"{ratio:.2f} ± {error:.2f} times"
+        table.add_row(arm, *shown, *(f"{group[arm][recall]:.4f}" for group in groups), times)
+    return table
+
+
+def _ablations(study: "Study") -> Table:
+    table = Table(title="served without a part")
+    for name in ("without", f"recall@{study.k}", "difference", "standard error"):
+        table.add_column(name, justify="left" if name == "without" else "right")
+    rows: Sequence[tuple[str, float, float, float]] = study.ablated()
+    for name, recall, difference, error in rows:
+        table.add_row(name, f"{recall:.4f}", f"{difference:+.4f}", f"{error:.4f}")
     return table

@@ -1,33 +1,31 @@
 """Prequential evaluation: rank for each positive, then learn it; the engine and the ranking are those that serve.
 
-Flows in: an event table and a catalogue. Flows out: recall, NDCG, MRR and precision of each arm. Always holds: nothing of an
-event is known when it is ranked, neither its own row nor anything later; every arm sees the same catalogue, the same unseen
-videos and breaks ties the same way, by the order in which videos became known.
+Flows in: an event table and a catalogue. Flows out: the place of each positive in the list of each arm. Always holds: nothing of a
+row of the log is known when its positive is ranked, neither its impression nor anything later; every arm sees the same
+catalogue, the same unseen videos and breaks ties the same way, by the order in which videos became known.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from agents import items, users
 from api.recommend import rank
+from cli.arms import COMPONENTS, DEFAULT, HALF_LIVES, REFITTED, CountedPopularity, Scores
+from cli.positions import ABSENT, Positions
+from cli.refit import Refit, make
 from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
 from state.engine import DAY_MS, Engine, EngineOptions
 from state.rows import Cut
 from state.shard import Shard
 from state.store import MemoryStore
-from state.types import BoolArray, Float64Array, Int64Array
+from state.types import BoolArray, Int64Array
 from topics.catalog import Video
 from topics.interactions import Interaction
-from topics.signals import signals
 
-ARMS = ("served", "popularity", "popularity_decayed", "item_knn", "mf")
-#: Half-lives of the decayed baseline, in positive events; the best of them in the warm-up is the arm.
-HALF_LIVES = (300.0, 3_000.0, 30_000.0)
 #: Users with fewer events than this before the ranked one are cold.
 COLD_BELOW = 3
 #: Events learned at once where nothing has to be ranked between them.
@@ -37,94 +35,35 @@ LEAST_POSITIVES_PER_DAY = 1e-3
 
 
 @dataclass
-class Tally:
-    """Sums of one arm over one group of ranked positives."""
-
-    n: int = 0
-    hits: int = 0
-    dcg: float = 0.0
-    reciprocal: float = 0.0
-
-    def add(self, position: int | None) -> None:
-        """Count a ranked positive; `position` from 0 in the list of k, None if it is not in it."""
-        self.n += 1
-        if position is not None:
-            self.hits += 1
-            self.dcg += 1.0 / math.log2(position + 2.0)
-            self.reciprocal += 1.0 / (position + 1.0)
-
-    def metrics(self, k: int) -> dict[str, float]:
-        """Means; one relevant video an event, so that NDCG's ideal is 1 and recall is the hit rate."""
-        n = max(self.n, 1)
-        return {
-            f"recall@{k}": round(self.hits / n, 5),
-            f"ndcg@{k}": round(self.dcg / n, 5),
-            "mrr": round(self.reciprocal / n, 5),
-            f"precision@{k}": round(self.hits / n / k, 6),
-        }
-
-
-class CountedPopularity:
-    """The decayed baseline: counts that halve every `half_life` positive events of the whole stream."""
-
-    def __init__(self) -> None:
-        self._counts: Float64Array = np.zeros((len(HALF_LIVES), 1024))
-        self._at: Float64Array = np.zeros((len(HALF_LIVES), 1024))
-        self._clock = 0.0
-
-    def learn(self, row: int) -> None:
-        """One more positive for `row`."""
-        if row >= self._counts.shape[1]:
-            more = max(row + 1, 2 * self._counts.shape[1]) - self._counts.shape[1]
-            self._counts = np.pad(self._counts, ((0, 0), (0, more)))
-            self._at = np.pad(self._at, ((0, 0), (0, more)))
-        self._clock += 1.0
-        for h, half_life in enumerate(HALF_LIVES):
-            age = self._clock - self._at[h, row]
-            self._counts[h, row] = self._counts[h, row] * 2.0 ** (-age / half_life) + 1.0
-            self._at[h, row] = self._clock
-
-    def scores(self, which: int, n: int) -> Float64Array:
-        """Counts of the first `n` rows with half-life number `which`, as of now."""
-        out = np.zeros(n)
-        known = min(n, self._counts.shape[1])
-        age = self._clock - self._at[which, :known]
-        out[:known] = self._counts[which, :known] * 2.0 ** (-age / HALF_LIVES[which])
-        return out
-
-
-@dataclass
 class Result:
     """What came out; `to_json` has the documented shape."""
 
-    k: int
-    arms: dict[str, Tally] = field(default_factory=lambda: {arm: Tally() for arm in ARMS})
-    cold: dict[str, Tally] = field(default_factory=lambda: {arm: Tally() for arm in ARMS})
-    warm: dict[str, Tally] = field(default_factory=lambda: {arm: Tally() for arm in ARMS})
+    positions: Positions
     learned: int = 0
     learn_seconds: float = 0.0
     rank_seconds: float = 0.0
     half_life: float = HALF_LIVES[0]
-    new_videos: int = 0
     events: int = 0
     positives_per_day: float = 0.0
+    lag: int = 0
+
+    @property
+    def n(self) -> int:
+        """Ranked positives."""
+        return len(self.positions)
 
     def to_json(self) -> dict[str, object]:
-        """`n`, `arms`, `cold`, `warm`, `learn_us`, `rank_us`, and how the run was made."""
-
-        def table(tallies: dict[str, Tally]) -> dict[str, dict[str, float]]:
-            return {arm: tally.metrics(self.k) for arm, tally in tallies.items()}
-
-        n = self.arms["served"].n
+        """`n`, `arms`, `cold`, `warm`, `new_videos`, `learn_us`, `rank_us`, and how the run was made."""
+        cold = np.array(self.positions.cold, np.bool_)
         return {
-            "n": n,
-            "arms": table(self.arms),
-            "cold": {"n": self.cold["served"].n, "arms": table(self.cold)},
-            "warm": {"n": self.warm["served"].n, "arms": table(self.warm)},
+            **self.positions.group(np.ones(self.n, np.bool_)),
+            "cold": self.positions.group(cold),
+            "warm": self.positions.group(~cold),
             "learn_us": round(1e6 * self.learn_seconds / max(self.learned, 1), 1),
-            "rank_us": round(1e6 * self.rank_seconds / max(n, 1), 1),
+            "rank_us": round(1e6 * self.rank_seconds / max(self.n, 1), 1),
             "events": self.events,
-            "new_video_n": self.new_videos,
+            "lag": self.lag,
+            "new_video_n": sum(self.positions.new),
             "popularity_half_life": self.half_life,
             "positives_per_day": round(self.positives_per_day, 3),
         }
@@ -147,16 +86,18 @@ def _pairs(table: EventTable) -> Int64Array:
     return pairs
 
 
-def _seen_before_row(table: EventTable, positive: BoolArray) -> BoolArray:
-    """For each event: whether its user had seen its video at an earlier time than the event's own row; bool, shape (n,)."""
-    seen = positive | signals(table.codes, table.watch_seconds, table.duration_seconds).seen
-    pairs = _pairs(table)
-    where = np.flatnonzero(seen)
-    unique, first = np.unique(pairs[where], return_index=True)
-    place = np.minimum(np.searchsorted(unique, pairs), max(len(unique) - 1, 0))
-    found = unique[place] == pairs if len(unique) else np.zeros(len(pairs), np.bool_)
-    before: BoolArray = found & (table.at_ms[where[first]][place] < table.at_ms)
-    return before
+def row_starts(table: EventTable, events: Int64Array) -> Int64Array:
+    """First event of the row that each of `events` (int64, shape (m,)) belongs to; int64, shape (m,).
+
+    One row of a log may be an impression, a watch and a like at one time: they follow each other in the table, with the same
+    user, video and time. Whoever asks what was known before one of them must leave out all of them.
+    """
+    users = table.user_ids.dictionary_encode().indices.to_numpy()
+    videos = table.video_ids.dictionary_encode().indices.to_numpy()
+    same = np.zeros(len(table), np.bool_)
+    same[1:] = (users[1:] == users[:-1]) & (videos[1:] == videos[:-1]) & (table.at_ms[1:] == table.at_ms[:-1])
+    starts: Int64Array = np.maximum.accumulate(np.where(same, 0, np.arange(len(table))))
+    return starts[events]
 
 
 class Evaluator:
@@ -170,6 +111,11 @@ class Evaluator:
     warmup : share of the first positives that is learned and not reported
     k : length of the list
     rank_every : rank only each so many-th of the first positives
+    seed : of first vectors and draws
+    lag : events that a list does not know yet
+    arms : names of `cli.arms.NAMES`
+    without : features that the ranker does without
+    progress : told what is done, of what, and how many of how many events or positives are done
     """
 
     def __init__(
@@ -182,6 +128,10 @@ class Evaluator:
         k: int = 10,
         rank_every: int = 1,
         seed: int = 1,
+        lag: int = 0,
+        arms: Sequence[str] = DEFAULT,
+        without: Sequence[str] = (),
+        progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
     ) -> None:
         self.table = table
         self.positive = positive
@@ -189,24 +139,30 @@ class Evaluator:
         self._first = first_positives(table, positive)
         if not len(self._first):
             raise NothingPositive("no event is positive by that rule: nothing can be ranked; try another --positive")
+        self._starts = row_starts(table, self._first)
         self._warm_n = int(warmup * len(self._first))
         self._rank_every = rank_every
-        self._seen_before = _seen_before_row(table, positive)
+        self._lag = lag
+        self._progress = progress
         begin_ms, end_ms = int(table.at_ms[0]), int(table.at_ms[self._first[max(self._warm_n - 1, 0)]])
         # The clock's rate as an operator would set it: measured on what came before, the warm-up.
-        per_day = max(self._warm_n, 1) * DAY_MS / max(end_ms - begin_ms, 1)
-        self.result = Result(k, positives_per_day=max(per_day, LEAST_POSITIVES_PER_DAY), events=len(table))
+        per_day = max(max(self._warm_n, 1) * DAY_MS / max(end_ms - begin_ms, 1), LEAST_POSITIVES_PER_DAY)
+        arms = list(dict.fromkeys(arms))
+        self.result = Result(
+            Positions(k, {arm: [] for arm in arms}), events=len(table), positives_per_day=per_day, lag=lag
+        )
         named = dict(videos)
         self.engine = Engine(
             EngineOptions(
                 partitions=1,
                 max_users=max(len(table.user_ids.unique()), 1),
                 max_videos=max(len(table.video_ids.unique()) + len(named), 1),
-                positives_per_day=self.result.positives_per_day,
+                positives_per_day=per_day,
                 seed=seed,
             ),
             origin=b"evaluate",
         )
+        self.engine.ranker.do_without(without)
         self._shard = Shard(0, MemoryStore(), MemoryStore(), Cut({}))
         self.engine.add_shard(self._shard)
         dated = [(video.published_ms, video_id) for video_id, video in named.items() if video.published_ms is not None]
@@ -214,28 +170,41 @@ class Evaluator:
         self._undated = {video_id: video for video_id, video in named.items() if video.published_ms is None}
         self._named = named
         self._counted = CountedPopularity()
+        self._refits = {arm: self._refit(REFITTED[arm], seed) for arm in arms if arm in REFITTED}
 
-    def run(self, progress: Callable[[int], None] = lambda _done: None) -> Result:
-        """Rank and learn the whole table; `progress` is told how many events are done."""
+    def _refit(self, name: str, seed: int) -> "_Refitted":
+        who = self.table.user_ids.dictionary_encode().indices.to_numpy().astype(np.int64)[self._first]
+        names = self.table.video_ids.take(self._first).dictionary_encode()
+        what = names.indices.to_numpy().astype(np.int64)
+        model = make(name, who, what, seed, lambda done, of: self._progress(f"tuning {name}", done, of))
+        return _Refitted(model, who, what, names.dictionary.to_pylist())
+
+    def run(self) -> Result:
+        """Rank and learn the whole table."""
         learned_to = 0
-        choosing = [Tally() for _ in HALF_LIVES]
+        choosing = np.zeros(len(HALF_LIVES), np.int64)
         for number, event in enumerate(self._first.tolist()):
-            self._learn(learned_to, event)
-            learned_to = event
+            known = max(learned_to, int(self._starts[number]) - self._lag)
+            self._learn(learned_to, known)
+            learned_to = known
             self._publish(int(self.table.at_ms[event]))
             if number < self._warm_n:
-                self._choose(choosing, event)
+                choosing += self._choose(event)
             elif (number - self._warm_n) % self._rank_every == 0:
-                self._rank(event)
-            self._learn(event, event + 1)
-            learned_to = event + 1
+                self._rank(number, event)
+            if self._lag == 0:
+                self._learn(learned_to, event + 1)
+                learned_to = event + 1
+            # Baselines that are not ours to delay know every positive at once.
             self._counted.learn(self.engine.replica.row_of(self.table.video_ids[event].as_py()))
+            for refit in self._refits.values():
+                refit.model.learn(int(refit.users[number]), int(refit.videos[number]))
             if number + 1 == self._warm_n:
-                self.result.half_life = HALF_LIVES[int(np.argmax([tally.hits for tally in choosing]))]
+                self.result.half_life = HALF_LIVES[int(np.argmax(choosing))]
             if number % 200 == 0:
-                progress(learned_to)
+                self._progress("events", learned_to, len(self.table))
         self._learn(learned_to, len(self.table))
-        progress(len(self.table))
+        self._progress("events", len(self.table), len(self.table))
         return self.result
 
     def _publish(self, at_ms: int) -> None:
@@ -250,7 +219,6 @@ class Evaluator:
             high = min(low + BATCH, stop)
             events = list(self.table.interactions(low, high))
             self._publish(int(self.table.at_ms[high - 1]))
-            self._describe(events)
             began = time.perf_counter()
             users.learn(self.engine, self._shard, events, range(low, high), self.positive[low:high].tolist())
             for _, block in self._shard.pending.blocks(self.engine.replica, self.engine.origin, 0):
@@ -258,9 +226,10 @@ class Evaluator:
             self._shard.pending.clear()
             self.result.learn_seconds += time.perf_counter() - began
             self.result.learned += high - low
+            self._describe(events)
 
     def _describe(self, events: Iterable[Interaction]) -> None:
-        """Give videos without a date their description with their first event."""
+        """Give videos without a date their description with their first event, which cannot have been chosen by it."""
         found = [(event.video_id, self._undated.pop(event.video_id, None)) for event in events]
         self.engine.publish([(video_id, video) for video_id, video in found if video is not None])
 
@@ -273,56 +242,47 @@ class Evaluator:
         if slot is None:
             return engine.stranger(), allowed, target, 0
         allowed[engine.replica.find_codes(engine.users.seen(slot))] = False
-        if target is not None and not self._seen_before[event]:
-            # Only its own row has made it seen, and that row is not known yet.
-            allowed[target] = engine.replica.active[target]
         return engine.context(slot), allowed, target, int(engine.users.counts[slot].sum())
 
-    def _choose(self, tallies: list[Tally], event: int) -> None:
+    def _choose(self, event: int) -> Int64Array:
+        """Which of the decayed counts would have listed the target; int64, one a half-life."""
         _, allowed, target, _ = self._situation(event)
-        for which, tally in enumerate(tallies):
-            tally.add(self._position(self._counted.scores(which, len(allowed)), allowed, target))
+        return np.array(
+            [
+                self._position(Scores(self._counted.scores(which, len(allowed))), allowed, target) != ABSENT
+                for which in range(len(HALF_LIVES))
+            ],
+            np.int64,
+        )
 
-    def _rank(self, event: int) -> None:
+    def _rank(self, number: int, event: int) -> None:
         context, allowed, target, before = self._situation(event)
         engine, n = self.engine, len(allowed)
-        if target is None:
-            self.result.new_videos += 1
         began = time.perf_counter()
         listed = rank(engine, context, allowed, self.k)
         self.result.rank_seconds += time.perf_counter() - began
         place = np.flatnonzero(listed == target) if target is not None else np.empty(0, np.int64)
-        positions: dict[str, int | None] = {"served": int(place[0]) if len(place) else None}
+        positions = {"served": int(place[0]) if len(place) else ABSENT}
+        for arm in self.result.positions.arms:
+            if arm == "popularity_decayed":
+                scores = Scores(self._counted.scores(HALF_LIVES.index(self.result.half_life), n))
+            elif arm in self._refits:
+                scores = self._refits[arm].scores(number, engine, n)
+            elif arm != "served":
+                scores = COMPONENTS[arm](engine, context, n)
+            else:
+                continue
+            positions[arm] = self._position(scores, allowed, target)
+        self.result.positions.add(int(self.table.at_ms[event]), before < COLD_BELOW, target is None, positions)
 
-        plays = engine.popularity.columns["plays"]
-        neighbours = np.empty(n, np.float32)
-        engine.covisitation.scores(context.history, plays, context.ticks, neighbours)
-        factors = np.empty(n, np.float32)
-        engine.mf.scores(engine.mf.user_vector(context.p, context.history), factors)
-        scores = {
-            "popularity": plays[:n],
-            "popularity_decayed": self._counted.scores(HALF_LIVES.index(self.result.half_life), n),
-            "item_knn": neighbours,
-            "mf": factors,
-        }
-        for arm, values in scores.items():
-            # Most videos are nobody's neighbour: that baseline is far better with popularity to order them.
-            ties = plays[:n] if arm == "item_knn" else None
-            positions[arm] = self._position(values.astype(np.float64), allowed, target, ties)
-        group = self.result.cold if before < COLD_BELOW else self.result.warm
-        for arm, position in positions.items():
-            self.result.arms[arm].add(position)
-            group[arm].add(position)
-
-    def _position(
-        self, scores: Float64Array, allowed: BoolArray, target: int | None, ties: Float64Array | None = None
-    ) -> int | None:
-        """The target's place among the allowed rows, None beyond k.
+    def _position(self, given: Scores, allowed: BoolArray, target: int | None) -> int:
+        """The target's place among the allowed rows, ABSENT beyond k.
 
         Of equal scores the larger of `ties` comes first, then the row that was known first.
         """
+        scores, ties = given
         if target is None or not allowed[target] or not np.isfinite(scores[target]):
-            return None
+            return ABSENT
         own = scores[target]
         ahead = int((allowed & (scores > own)).sum())
         equal = np.flatnonzero(allowed & (scores == own))
@@ -330,4 +290,25 @@ class Evaluator:
             ahead += int((ties[equal] > ties[target]).sum())
             equal = equal[ties[equal] == ties[target]]
         ahead += int((equal < target).sum())
-        return ahead if ahead < self.k else None
+        return ahead if ahead < self.k else ABSENT
+
+
+class _Refitted:
+    """A batch model, which numbers videos by their first positive, beside an engine, which numbers them as it met them."""
+
+    def __init__(self, model: Refit, users: Int64Array, videos: Int64Array, names: list[str]) -> None:
+        self.model, self.users, self.videos = model, users, videos
+        self._names = names
+        #: Videos that have had a positive before the one of each number.
+        self._known = np.concatenate([[0], np.maximum.accumulate(videos) + 1])
+        self._rows: Int64Array = np.empty(0, np.int64)
+
+    def scores(self, number: int, engine: Engine, n: int) -> Scores:
+        """Scores for the user of a positive, by the engine's rows; what has had no positive yet comes last."""
+        known = int(self._known[number])
+        fresh = [engine.replica.row_of(name) for name in self._names[len(self._rows) : known]]
+        self._rows = np.append(self._rows, np.array(fresh, np.int64))
+        out = np.full(n, -np.inf)
+        here = self._rows < n
+        out[self._rows[here]] = self.model.scores(int(self.users[number]), known)[here]
+        return Scores(out)

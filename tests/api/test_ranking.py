@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from api.ranking import best, find_candidates, score_rows
 from api.recommend import recommend, similar, trending
 from state.engine import Engine
+from state.ranking import best, find, score_rows
 from state.users import KINDS
 from tests.agents.world import World, liked, world
 from topics.catalog import Video
@@ -113,7 +113,7 @@ def test_candidates_first_gives_the_list_of_scoring_everything(two_tastes: World
     whole = score_rows(engine, context, allowed, 8)
     assert score_rows(engine, context, allowed, 8, exact_below=0).rows.tolist() == whole.rows.tolist()
     allowed[whole.rows[0]] = False
-    assert whole.rows[0] not in find_candidates(engine, context, allowed)
+    assert whole.rows[0] not in find(engine, context, allowed).rows
 
 
 def test_best_leaves_out_what_is_no_number_and_breaks_ties_by_place() -> None:
