@@ -8,14 +8,20 @@ nothing.
 import numpy as np
 
 from online_models.base import Context
+from online_models.counters import uniforms
+from online_models.features import FEATURES
 from state import ranking
 from state.engine import Engine
 from state.shard import Shard
-from state.types import Int32Array
+from state.types import BoolArray, Float32Array, Int32Array
+from state.users import Admitted
 
-#: Of a shard's first positives, all up to this many teach the ranker, then one of so many: its steps have become small.
-LESSONS_FIRST = 100_000
-LESSONS_EVERY = 1
+#: A lesson costs fifty times what the other models take for an event, and the more there have been, the less another one changes:
+#: of the first so many positives of all shards each teaches the ranker, of twice as many every second, and so on, down to a share.
+LESSONS_DENSE = 10_000
+LEAST_SHARE = 1 / 64
+
+_SHOWN = slice(FEATURES.index("shown_300"), FEATURES.index("shown_3000") + 1)
 
 
 def learn(
@@ -24,7 +30,8 @@ def learn(
     slots: Int32Array,
     rows: Int32Array,
     histories: Int32Array,
-    passes: Int32Array,
+    admitted: Admitted,
+    first: BoolArray,
     seed_offset: int,
 ) -> None:
     """Give the ranker its lessons of a micro-batch.
@@ -33,18 +40,33 @@ def learn(
     ----------
     slots, rows : int32, shape (m,); of each first positive
     histories : int32, shape (m, 20); the user's positives before it, newest first, -1 for none
-    passes : int32, shape (m, 8); what they had passed over before it
+    admitted, first : what became of all events of the batch, and which of them (bool) these are
     seed_offset : of the batch's first record; seeds the draws
     """
-    for e in range(len(rows)):
-        teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], seed_offset + e)
+    numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
+    share = np.clip(LESSONS_DENSE / engine.options.partitions / numbers, LEAST_SHARE, 1.0)
+    drawn = uniforms(engine.options.seed, np.uint64(seed_offset) + np.arange(len(rows)).astype(np.uint64))
+    passes, before = admitted.passes[first], admitted.before[first]
+    for e in np.flatnonzero(drawn < share).tolist():
+        # That it was shown to this user is no news to the lesson: at serving it had not been.
+        shown = engine.users.open_shown[slots[e]] if before[e] else None
+        teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, seed_offset + e)
 
 
 def teach(
-    engine: Engine, shard: Shard, slot: int, row: int, history: Int32Array, passed: Int32Array, seed: int
+    engine: Engine,
+    shard: Shard,
+    slot: int,
+    row: int,
+    history: Int32Array,
+    passed: Int32Array,
+    shown: Float32Array | None,
+    seed: int,
 ) -> None:
-    """One lesson: the user in `slot`, whose positives were `history`, chose `row`."""
+    """One lesson: the user in `slot`, whose positives were `history`, chose `row`, of which `shown` was known before."""
     replica = engine.replica
+    if shown is not None and np.isnan(shown).any():
+        return
     if not replica.described(row) and not replica.counts[row].any():
         # It has come with this event: nobody could have listed it.
         engine.lessons["no_candidate"] += 1
@@ -53,11 +75,14 @@ def teach(
     allowed = replica.active[: len(replica)].copy()
     allowed[replica.find_codes(engine.users.seen(slot))] = False
     allowed[row] = replica.active[row]
-    found = ranking.find(engine, context, allowed)
-    place = int(np.searchsorted(found.rows, row))
-    if place == len(found.rows) or found.rows[place] != row or len(found.rows) < 2:
+    rows, votes = ranking.propose(engine, context, allowed)
+    place = int(np.searchsorted(rows, row))
+    if place == len(rows) or rows[place] != row or len(rows) < 2:
         engine.lessons["no_candidate"] += 1
         return
-    lesson = engine.ranker.learn(shard.partition, found.described, len(context.history), place, seed)
+    described = ranking.described(engine, context, rows, votes)
+    if shown is not None:
+        described.items[place, _SHOWN] = shown
+    lesson = engine.ranker.learn(shard.partition, described, len(context.history), place, seed)
     engine.lessons["learned" if lesson.learned else "refused"] += 1
     shard.taught |= lesson.learned

@@ -184,16 +184,19 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     fresh = alive & (outcome != DUPLICATE)
     first = outcome == POSITIVE
     shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
-    shown = admitted.shown[admitted.shown >= 0]
-    if len(shown):
-        went_on, none = np.full(len(shown), SHOWN, np.uint8), np.zeros(len(shown), np.bool_)
-        shard.pending.add_events(shown, went_on, none, admitted.shown_ms[admitted.shown >= 0])
+    came = admitted.came
+    if came.any():
+        shown, none = np.full(int(came.sum()), SHOWN, np.uint8), np.zeros(int(came.sum()), np.bool_)
+        shard.pending.add_events(rows[came], shown, none, at_ms[came])
     if first.any():
         seed_offset = int(events.offsets[0])
         histories = admitted.histories[first]
         # The ranker before all others: it must see what was known when the user chose.
-        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted.passes[first], seed_offset)
+        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted, first, seed_offset)
         _teach(engine, shard, slots[first], rows[first], histories, at_ms[first], seed_offset)
+        shard.totals["positives"] += int(first.sum())
+    # As it is now, before what this batch has shown counts.
+    users.open_shown[slots[came]] = engine.popularity.shown_features(rows[came], engine.now())
 
 
 def _teach(

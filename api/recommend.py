@@ -104,7 +104,8 @@ def _unproven(engine: Engine, allowed: BoolArray, scored: Scored, n: int) -> Int
     """New videos that hardly anybody has played and that are not ranked anyway, oldest first; none for a short list."""
     new = engine.new_rows() if n >= EXPLORE_FROM_N else np.empty(0, np.int32)
     new = new[allowed[new] & (engine.popularity.columns["plays"][new] < UNPROVEN_PLAYS)]
-    return new[~np.isin(new, scored.rows)]
+    listed = set(scored.rows.tolist())
+    return new[[row not in listed for row in new.tolist()]] if len(new) else new
 
 
 def trending(engine: Engine, n: int, allowed: BoolArray | None = None) -> list[Served]:

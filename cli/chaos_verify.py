@@ -139,6 +139,7 @@ def check_users(verdict: Verdict, log: LoggedEvents, table: Table, partitions: i
             totals.update(rows.decode_cut(value).totals)
     expected = {
         "learned": recount.outcomes[POSITIVE] + recount.outcomes[SIGNAL],
+        "positives": recount.outcomes[POSITIVE],
         "ignored": recount.outcomes[IGNORED],
         "duplicate": recount.outcomes[DUPLICATE],
         "dead": len(log.refused),

@@ -43,8 +43,8 @@ class PlainUser:
     open_liked: bool = False
     #: Videos that the user went on from without liking them, newest first.
     passed: list[str] = field(default_factory=list)
-    #: What the event admitted last ended: a video and the user's last event time before.
-    shown: tuple[str, int] | None = None
+    #: The video that the user came to with the event admitted last, if they did.
+    shown: str | None = None
 
     def admit(self, event: Event) -> tuple[int, list[str]]:
         """The outcome, and for a positive the history before it."""
@@ -78,13 +78,12 @@ class PlainUser:
         return IGNORED, []
 
     def _go_on(self, event: Event) -> None:
-        """A video counts as shown once the user goes on to another one."""
+        """A video counts as shown when the user comes to it, and as passed over when they go on without having liked it."""
         if event.video != self.open:
-            if self.open is not None:
-                self.shown = self.open, self.last_ms
-                if not self.open_liked:
-                    self.passed = [self.open, *(v for v in self.passed if v != self.open)][:PASSED]
+            if self.open is not None and not self.open_liked:
+                self.passed = [self.open, *(v for v in self.passed if v != self.open)][:PASSED]
             self.open, self.open_liked = event.video, False
+            self.shown = event.video
         if event.positive:
             self.open_liked = True
             self.passed = [v for v in self.passed if v != event.video]

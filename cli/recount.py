@@ -83,7 +83,7 @@ class Recount:
         if outcome != DUPLICATE:
             self.items[e.video_id, kind] += 1
         if user.shown is not None:
-            self.items[user.shown[0], SHOWN] += 1
+            self.items[user.shown, SHOWN] += 1
         if outcome == POSITIVE:
             self._play(e.video_id, e.at_ms)
             self._link(e.video_id, before, e.at_ms)

@@ -171,6 +171,26 @@ def _vectors(
             out[video, d] = whole[d] / length
 
 
+@kernel(i64, write(f32), read(i8, 2), read(i32), f64)
+def _mean(out: Float32Array, matrix: Int8Array, rows: Int32Array, decay: float) -> int:
+    out[:] = np.float32(0.0)
+    share = np.float32(1.0)
+    for lag in range(rows.shape[0]):
+        if not 0 <= rows[lag] < matrix.shape[0]:
+            return 1
+        vector = matrix[rows[lag]]
+        for k in range(out.shape[0]):
+            out[k] += share * np.float32(vector[k])
+        share *= np.float32(decay)
+    squares = np.float32(0.0)
+    for k in range(out.shape[0]):
+        squares += out[k] * out[k]
+    scale = np.float32(1.0) / max(np.sqrt(squares), np.float32(1e-12))
+    for k in range(out.shape[0]):
+        out[k] *= scale
+    return 0
+
+
 @kernel(i64, write(f32), read(i8, 2), read(f32))
 def _all_products(out: Float32Array, matrix: Int8Array, vector: Float32Array) -> int:
     if out.shape[0] > matrix.shape[0]:
@@ -318,10 +338,9 @@ class ContentModel(ItemModel):
 
     def user_vector(self, history: Int32Array) -> Float32Array:
         """Make the decayed mean of a history's vectors, float32, shape (256,), of length 1, or 0 if none is known."""
-        recent = history[:HISTORY]
-        shares = HISTORY_DECAY ** np.arange(len(recent), dtype=np.float32)
-        mean: Float32Array = shares.astype(np.float32) @ self.columns["content"][recent].astype(np.float32)
-        return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
+        mean = np.empty(DIMENSIONS, np.float32)
+        accepted(_mean(mean, self.columns["content"], history[:HISTORY], HISTORY_DECAY))
+        return mean
 
     def scores(self, vector: Float32Array, out: Float32Array, rows: Int32Array | None = None) -> None:
         """Write cosines with `vector` (float32, shape (256,)) into `out` (float32, shape (m,)).

@@ -17,13 +17,14 @@ from online_models.base import (
     Int8Array,
     Int32Array,
     Int64Array,
+    ModelError,
     UInt16Array,
     accepted,
 )
 from online_models.content import STEPS, ContentModel
 from online_models.kernel import boolean, f32, f64, i8, i32, i64, kernel, part, read, u16, write
 from online_models.neighbours import Neighbours
-from online_models.popularity import HALF_LIVES, LONG_AGO, Popularity
+from online_models.popularity import COUNT_FLOOR, HALF_LIVES, LONG_AGO, Popularity
 from online_models.sequential_mf import SequentialMF
 
 FEATURES = (
@@ -77,8 +78,6 @@ USER_INPUTS = ("length", "usual_count", "usual_age", "hour_sine", "hour_cosine")
 
 SHARE_FLOOR = 3e-3
 """Added to a neighbour share under the logarithm: an item that no neighbour names is not impossible."""
-COUNT_FLOOR = 0.1
-"""Added to a decayed count under the logarithm: a new item ranks as one with a tenth of an event."""
 LEAST_TOTAL = 1e-30
 """A sum of neighbour scores below this is none."""
 RATE_PRIOR = 20.0
@@ -175,6 +174,7 @@ def _share_of(codes: Int32Array, shares: Float32Array, code: int) -> float:
     read(i64),
     read(f64),
     f64,
+    f64,
     read(f32),
     read(f32),
     read(f32, 2),
@@ -209,6 +209,7 @@ def _describe(
     last_ms: Int64Array,
     half_lives: Float64Array,
     long_ago: float,
+    floor: float,
     covisitation: Float32Array,
     markov: Float32Array,
     shown: Float32Array,
@@ -249,6 +250,9 @@ def _describe(
     share = 1.0
     for lag in range(history.shape[0]):
         row = history[lag]
+        if not (plays[row] >= 0.0 and np.isfinite(plays[row]) and np.isfinite(duration[row])):
+            share *= RECENT_DECAY
+            continue
         usual_count += share * np.log1p(plays[row])
         if first_ms[row] >= 0:
             usual_age += share * np.log1p(max(ticks - first_ms[row] * ticks_per_ms, 0.0))
@@ -277,6 +281,10 @@ def _describe(
         norm += drop
         drop *= np.float32(RECENT_DECAY)
     spread = np.float32(1.0) / np.sqrt(norm) if norm > 0.0 else np.float32(0.0)
+    for k in range(z.shape[0]):
+        if not np.isfinite(away[k]):
+            spread = np.float32(0.0)
+            away[k] = np.float32(0.0)
     hour = 2.0 * np.pi * (ticks / ticks_per_ms % 86400000.0) / 86400000.0
     user[0] = history.shape[0] / 20.0
     user[1] = usual_count / 5.0
@@ -287,11 +295,13 @@ def _describe(
     covisitation_sum, covisitation_best = 0.0, np.float32(0.0)
     markov_sum, markov_best = 0.0, np.float32(0.0)
     for i in range(covisitation.shape[0]):
-        covisitation_sum += covisitation[i]
-        covisitation_best = max(covisitation_best, covisitation[i])
+        if np.isfinite(covisitation[i]):
+            covisitation_sum += covisitation[i]
+            covisitation_best = max(covisitation_best, covisitation[i])
     for i in range(markov.shape[0]):
-        markov_sum += markov[i]
-        markov_best = max(markov_best, markov[i])
+        if np.isfinite(markov[i]):
+            markov_sum += markov[i]
+            markov_best = max(markov_best, markov[i])
 
     latest = np.int64(-1)
     if history.shape[0] > 0:
@@ -301,7 +311,7 @@ def _describe(
         f = out[i]
         elapsed = max(ticks - decayed_at[row], 0.0)
         for c in range(3):
-            f[c] = np.log(decayed[row, c] * 2.0 ** -min(elapsed / half_lives[c], long_ago) + COUNT_FLOOR)
+            f[c] = np.log(decayed[row, c] * 2.0 ** -min(elapsed / half_lives[c], long_ago) + floor)
         count = np.log1p(plays[row])
         age, idle = 0.0, 0.0
         if first_ms[row] >= 0:
@@ -355,7 +365,7 @@ def _describe(
             f[25] = np.log((plays[row] + RATE_PRIOR * mean_rate) / (tries + RATE_PRIOR) / mean_rate)
         elapsed = max(ticks - shown_at[row], 0.0)
         for c in range(2):
-            f[26 + c] = np.log(shown[row, c] * 2.0 ** -min(elapsed / half_lives[c], long_ago) + COUNT_FLOOR)
+            f[26 + c] = np.log(shown[row, c] * 2.0 ** -min(elapsed / half_lives[c], long_ago) + floor)
         dot = np.float32(0.0)
         for k in range(z.shape[0]):
             dot += vector[k] * away[k]
@@ -399,7 +409,12 @@ def describe(
     mean_rate : positives a time shown, over all items; 0 where nothing is known of it
     """
     popularity, content = models.popularity.columns, models.content.columns
+    for known in (context.history, context.passed):
+        if len(known) and not 0 <= known.min() <= known.max() < models.mf.capacity:
+            raise ModelError("features: a row that the user is known by is outside the columns")
+    # What is broken in the user's own past must not break the items: they are ranked without it.
     z = models.mf.user_vector(context.p, context.history)
+    z[~np.isfinite(z)] = 0.0
     taste = models.content.user_vector(context.history)
     described = Described(
         np.empty((len(rows), len(FEATURES)), np.float32),
@@ -421,6 +436,7 @@ def describe(
             popularity["last_ms"],
             _HALF_LIVES,
             LONG_AGO,
+            COUNT_FLOOR,
             votes.covisitation,
             votes.markov,
             popularity["shown"],

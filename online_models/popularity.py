@@ -28,6 +28,9 @@ HALF_LIVES = (300.0, 3_000.0, 30_000.0)
 SHOWN_HALF_LIVES = 2
 """How many of them count what was shown."""
 
+COUNT_FLOOR = 0.1
+"""Added to a decayed count under the logarithm: a new item ranks as one with a tenth of an event."""
+
 NEVER = -1
 """`first_ms` and `last_ms` of an item without events."""
 
@@ -221,6 +224,13 @@ class Popularity(ItemModel):
         """How often the first `n_items` rows were shown, faded with the shortest half-life as of `ticks`; float32, (n_items,)."""
         elapsed = np.clip((ticks - self.columns["shown_at"][:n_items]) / HALF_LIVES[0], 0.0, LONG_AGO)
         return (self.columns["shown"][:n_items, 0] * np.exp2(-elapsed)).astype(np.float32)
+
+    def shown_features(self, rows: Int32Array, ticks: float) -> Float32Array:
+        """Logarithms of how often `rows` (int32, shape (m,)) were shown, faded as of `ticks`; float32, shape (m, 2)."""
+        elapsed = np.maximum(ticks - self.columns["shown_at"][rows], 0.0)[:, None] / self._half_lives[:SHOWN_HALF_LIVES]
+        faded = self.columns["shown"][rows] * np.exp2(-np.minimum(elapsed, LONG_AGO))
+        logs: Float32Array = np.log(faded + COUNT_FLOOR).astype(np.float32)
+        return logs
 
     def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
         """Score by the count with the middle half-life, 3,000 ticks."""

@@ -20,7 +20,7 @@ import numpy as np
 from online_models.base import Float32Array, Float64Array, ModelError, accepted
 from online_models.counters import mix64
 from online_models.features import FEATURES, USER_INPUTS, Described
-from online_models.kernel import f32, f64, i64, kernel, read, u64, write
+from online_models.kernel import f32, f64, i64, kernel, read, u64, void, write
 
 HIDDEN = 16
 TOP = 40
@@ -36,6 +36,9 @@ LEAST_VARIANCE = 1e-4
 """A feature that has been constant so far is not blown up by its first change."""
 LIMIT = 100.0
 """A lesson after which a weight would be larger is refused: the ranker has diverged."""
+
+LARGEST = 1e30
+"""A part with a larger sum is none that lessons have made."""
 
 BUCKETS = (0, 1, 3, 8, 20)
 """Least history lengths of the groups of users that have weights of their own."""
@@ -137,7 +140,57 @@ def _scores(
 
 
 @kernel(
+    void,
+    read(f64),
+    read(f32),
+    read(f32),
+    write(f32),
+    write(f32),
+    write(f32, 2),
+    write(f32, 2),
+    write(f32),
     f64,
+)
+def _unpack(
+    total: Float64Array,
+    start: Float32Array,
+    muted: Float32Array,
+    mean: Float32Array,
+    scale: Float32Array,
+    linear: Float32Array,
+    inner: Float32Array,
+    outer: Float32Array,
+    least_variance: float,
+) -> None:
+    """Write what scoring needs of a part: means, scales and weights as they are now."""
+    features = mean.shape[0]
+    parameters = start.shape[0]
+    sums = 2 * parameters + 1
+    count = max(total[2 * parameters], 1.0)
+    for c in range(features):
+        middle = total[sums + c] / count
+        variance = max(total[sums + features + c] / count - middle * middle, least_variance)
+        if total[2 * parameters] == 0.0:
+            variance = 1.0
+        mean[c] = middle
+        scale[c] = np.float32(1.0 / np.sqrt(variance)) * muted[c]
+    at = 0
+    for g in range(linear.shape[0]):
+        for c in range(features):
+            linear[g, c] = start[at] + total[at]
+            at += 1
+    for h in range(inner.shape[0]):
+        for c in range(inner.shape[1]):
+            inner[h, c] = start[at] + total[at]
+            at += 1
+    for h in range(outer.shape[0]):
+        outer[h] = start[at] + total[at]
+        at += 1
+
+
+@kernel(
+    f64,
+    write(f64),
     write(f64),
     read(f32, 2),
     read(f32),
@@ -158,6 +211,7 @@ def _scores(
 )
 def _learn(
     state: Float64Array,
+    part: Float64Array,
     items: Float32Array,
     user: Float32Array,
     scores: Float32Array,
@@ -221,27 +275,41 @@ def _learn(
         total += np.exp(logits[s] - highest)
     loss = np.log(total) + highest - logits[0]
 
+    inner, outer = linear, linear + hidden * width
+    weights = np.empty((hidden, width), np.float32)
+    for h in range(hidden):
+        for c in range(width):
+            weights[h, c] = start[inner + h * width + c] + state[inner + h * width + c]
+    flat = np.zeros(features, np.float32)
+    deep = np.zeros((hidden, width), np.float32)
     gradient = np.zeros(parameters)
     own = (1 + bucket) * features
-    x = np.empty(width)
+    bound = np.float32(clip)
+    x = np.empty(width, np.float32)
     for c in range(inputs):
         x[features + c] = user[c]
-    inner, outer = linear, linear + hidden * width
     for s in range(count):
-        error = np.exp(logits[s] - highest) / total - (1.0 if s == 0 else 0.0)
+        error = np.float32(np.exp(logits[s] - highest) / total - (1.0 if s == 0 else 0.0))
         row = items[taken[s]]
         for c in range(features):
-            x[c] = min(max((row[c] - mean[c]) * scale[c], -clip), clip)
-            gradient[c] += error * x[c]
+            x[c] = min(max((row[c] - mean[c]) * scale[c], -bound), bound)
+            flat[c] += error * x[c]
         for h in range(hidden):
-            unit = 0.0
+            weight = weights[h]
+            unit = np.float32(0.0)
             for c in range(width):
-                unit += (start[inner + h * width + c] + state[inner + h * width + c]) * x[c]
-            if unit > 0.0:
+                unit += weight[c] * x[c]
+            if unit > np.float32(0.0):
                 gradient[outer + h] += error * unit
-                back = error * (start[outer + h] + state[outer + h])
+                back = error * np.float32(start[outer + h] + state[outer + h])
+                slope = deep[h]
                 for c in range(width):
-                    gradient[inner + h * width + c] += back * x[c]
+                    slope[c] += back * x[c]
+    for c in range(features):
+        gradient[c] = flat[c]
+    for h in range(hidden):
+        for c in range(width):
+            gradient[inner + h * width + c] = deep[h, c]
     for c in range(features):
         gradient[own + c] = gradient[c]
     sound = np.isfinite(loss)
@@ -254,14 +322,20 @@ def _learn(
         return -1.0 - (loss if np.isfinite(loss) else 0.0)
     for c in range(parameters):
         state[c] -= steps[c]
+        part[c] -= steps[c]
         state[parameters + c] += gradient[c] * gradient[c]
+        part[parameters + c] += gradient[c] * gradient[c]
     sums = 2 * parameters
     for s in range(count):
         row = items[taken[s]]
         for c in range(features):
+            square = np.float64(row[c]) * row[c]
             state[sums + 1 + c] += row[c]
-            state[sums + 1 + features + c] += np.float64(row[c]) * row[c]
+            part[sums + 1 + c] += row[c]
+            state[sums + 1 + features + c] += square
+            part[sums + 1 + features + c] += square
     state[sums] += count
+    part[sums] += count
     return float(loss)
 
 
@@ -287,7 +361,11 @@ class Ranker:
             self._blend[:, FEATURES.index(name)] = weights
         self._parts: dict[int, Float64Array] = {}
         self._total = np.zeros(SIZE)
-        self._muted: list[int] = []
+        #: 0 for a feature to do without, else 1.
+        self._heard = np.ones(_F, np.float32)
+        self._mean, self._scale = np.zeros(_F, np.float32), np.zeros(_F, np.float32)
+        self._linear = np.zeros((1 + len(BUCKETS), _F), np.float32)
+        self._inner, self._outer = np.zeros((HIDDEN, _F + _U), np.float32), np.zeros(HIDDEN, np.float32)
         self.refused = 0
         self._changed()
 
@@ -296,23 +374,14 @@ class Ranker:
         for name in features:
             if name not in FEATURES:
                 raise ModelError(f"ranker: there is no feature {name!r}: take some of {', '.join(FEATURES)}")
-        self._muted = [FEATURES.index(name) for name in features]
-        self._blend[:, self._muted] = 0.0
+        muted = [FEATURES.index(name) for name in features]
+        self._heard[muted] = 0.0
+        self._blend[:, muted] = 0.0
         self._changed()
 
     def _changed(self) -> None:
-        count = max(self._total[2 * PARAMETERS], 1.0)
-        sums = self._total[2 * PARAMETERS + 1 :].reshape(2, _F) / count
-        self._mean = sums[0].astype(np.float32)
-        variance = np.maximum(sums[1] - sums[0] ** 2, LEAST_VARIANCE)
-        if self._total[2 * PARAMETERS] == 0.0:
-            variance[:] = 1.0
-        self._scale = (1.0 / np.sqrt(variance)).astype(np.float32)
-        self._scale[self._muted] = 0.0
-        now = (self._start + self._total[:PARAMETERS]).astype(np.float32)
-        self._linear = now[:_LINEAR].reshape(1 + len(BUCKETS), _F)
-        self._inner = np.ascontiguousarray(now[_LINEAR:-HIDDEN].reshape(HIDDEN, _F + _U))
-        self._outer = np.ascontiguousarray(now[-HIDDEN:])
+        derived = self._mean, self._scale, self._linear, self._inner, self._outer
+        _unpack(self._total, self._start, self._heard, *derived, LEAST_VARIANCE)
 
     @property
     def compared(self) -> float:
@@ -363,21 +432,23 @@ class Ranker:
         """
         if not 0 <= chosen < len(described.items):
             raise ModelError(f"ranker: no candidate {chosen} of {len(described.items)}")
-        scores = self.scores(described, history_length)
-        if described.broken.any():
+        if described.broken[chosen] or not (np.isfinite(described.items).all() and np.isfinite(described.user).all()):
             self.refused += 1
             return Lesson(0.0, False)
-        before = self._total.copy()
+        if described.broken.any():
+            chosen -= int(described.broken[:chosen].sum())
+            sound = ~described.broken
+            described = Described(described.items[sound], described.user, described.broken[sound])
+        scores = self.scores(described, history_length)
+        part = self._parts.setdefault(number, np.zeros(SIZE))
         draw = int(mix64(np.array([seed], np.uint64))[0])
         loss = _learn(
-            self._total, described.items, described.user, scores, self._start, self._mean, self._scale, HIDDEN,
+            self._total, part, described.items, described.user, scores, self._start, self._mean, self._scale, HIDDEN,
             bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT,
         )  # fmt: skip
         if loss < -0.5:
             self.refused += 1
             return Lesson(-1.0 - loss, False)
-        part = self._parts.setdefault(number, np.zeros(SIZE))
-        part += self._total - before
         self._changed()
         return Lesson(float(loss), True)
 
@@ -387,7 +458,12 @@ class Ranker:
 
     def put(self, number: int, values: Float64Array) -> bool:
         """Replace a shard's part; False, and nothing changed, where it is not sound."""
-        if values.shape != (SIZE,) or not np.isfinite(values).all() or np.abs(values[:PARAMETERS]).max() > LIMIT:
+        if (
+            values.shape != (SIZE,)
+            or not (np.abs(values[:PARAMETERS]) <= LIMIT).all()
+            or not (values[PARAMETERS : 2 * PARAMETERS + 1] >= 0.0).all()
+            or not (np.abs(values[PARAMETERS:]) <= LARGEST).all()
+        ):
             self.refused += 1
             return False
         self._parts[number] = values.astype(np.float64)

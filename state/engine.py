@@ -15,6 +15,7 @@ from online_models.content import ContentModel
 from online_models.features import Models
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
 from online_models.popularity import Popularity
+from online_models.ranker import SIZE as RANKER_SIZE
 from online_models.ranker import Ranker
 from online_models.sequential_mf import SequentialMF
 from state import rows
@@ -86,6 +87,8 @@ class Engine:
         self.index = ItemIndex(FACTORS, options.max_videos)
         self.shards: dict[int, Shard] = {}
         self._newest: deque[tuple[int, int]] = deque(maxlen=NEWEST)
+        #: The same as an array, made when it is asked for.
+        self._newest_rows: Int64Array | None = None
 
     def ticks(self, at_ms: Int64Array) -> Float64Array:
         """Event times (int64 ms) as ticks (float64): positives that the whole stream is expected to have had by then."""
@@ -99,6 +102,10 @@ class Engine:
         """What scoring knows of the user in `slot`."""
         history = self.users.history[slot]
         passed = self.users.passed[slot]
+        opened = self.users.open_row[slot]
+        if opened >= 0 and not self.users.open_liked[slot]:
+            # They are about to go on from it.
+            passed = np.append(opened, passed[passed != opened])[: len(passed)]
         return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0])
 
     def stranger(self) -> Context:
@@ -110,6 +117,8 @@ class Engine:
         self.shards[shard.partition] = shard
         shard.ranker = self.ranker
         clock_ms = self.replica.stream_ms
+        # What its last owner has learned counts, as far as it was committed, and nothing else.
+        self.ranker.put(shard.partition, np.zeros(RANKER_SIZE))
         self._load_items(shard)
         # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
         self.replica.stream_ms = max(clock_ms, shard.clock_ms)
@@ -159,6 +168,7 @@ class Engine:
             float(self.popularity.columns["plays"][:n].sum()),
             float(self.replica.counts[:n, SHOWN].sum()),
         )
+        self._refresh_charts(len(learned))
         part = latest.get(rows.RANKER_KEY)
         if part is not None:
             self.ranker.put(*rows.decode_ranker(part))
@@ -176,6 +186,7 @@ class Engine:
             if not self.replica.described(row):
                 since = self.replica.stream_ms if video.published_ms is None else video.published_ms
                 self._newest.append((row, since))
+                self._newest_rows = None
             self.replica.publish(video_id, video)
         self.content.publish(rows, [video for _, video in videos])
         self.refresh_index(rows)
@@ -185,8 +196,12 @@ class Engine:
         """Positives of `rows` (int32, shape (m,)) at these event times (int64 ms, shape (m,)): popularity, the clock, the charts."""
         self.popularity.apply(rows, np.ones(len(rows)), self.ticks(at_ms), at_ms)
         self.replica.advance(at_ms)
-        self.charts.note(len(rows))
         self._plays += len(rows)
+        self._refresh_charts(len(rows))
+
+    def _refresh_charts(self, positives: int) -> None:
+        """Make the charts anew if they are due after so many more positives."""
+        self.charts.note(positives)
         n = len(self.replica)
         if self.charts.due(n):
             self.charts.make(self.popularity, self.replica.active[:n], self.now())
@@ -224,11 +239,15 @@ class Engine:
             shard.touch_users(self.users, np.array([slot], np.int32))
         self.index.remove([row])
         self._newest = deque((entry for entry in self._newest if entry[0] != row), maxlen=NEWEST)
+        self._newest_rows = None
 
     def new_rows(self) -> Int32Array:
         """Rows that entered the catalogue lately, oldest first; what exploration may show before anybody has played it."""
-        since = self.replica.stream_ms - NEW_FOR_MS
-        return np.array([row for row, at_ms in self._newest if at_ms >= since], np.int32)
+        if self._newest_rows is None:
+            self._newest_rows = np.array(self._newest, np.int64).reshape(-1, 2)
+        rows, since_ms = self._newest_rows.T
+        fresh: Int32Array = rows[since_ms >= self.replica.stream_ms - NEW_FOR_MS].astype(np.int32)
+        return fresh
 
     def refresh_index(self, touched: Int32Array) -> None:
         """Tell the index that vectors of these rows changed, or that they may now be recommended."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from online_models.base import Context
 from online_models.features import Described, Votes, describe
+from online_models.selection import mark_first, mark_largest
 from state.engine import Engine
 from state.index import EXACT_BELOW
 from state.types import BoolArray, Float32Array, Int32Array
@@ -67,52 +68,39 @@ def find(
     engine: Engine, context: Context, allowed: BoolArray, exact_below: int = EXACT_BELOW, n: int = 0
 ) -> Candidates:
     """Allowed rows that some source proposes, at least `n` if there are as many, with their features."""
+    proposed, votes = propose(engine, context, allowed, exact_below, n)
+    return Candidates(proposed, described(engine, context, proposed, votes))
+
+
+def propose(
+    engine: Engine, context: Context, allowed: BoolArray, exact_below: int = EXACT_BELOW, n: int = 0
+) -> tuple[Int32Array, Votes]:
+    """The rows of `find`, and the votes that their features need."""
     count = len(allowed)
     votes = Votes.of(engine.models, context, count)
-    factors = engine.mf.columns
+    proposed = np.zeros(count, np.bool_)
     z = engine.mf.user_vector(context.p, context.history)
     if count <= exact_below:
         scores = np.empty(count, np.float32)
         engine.mf.scores(z, scores)
-        found = [best(np.where(allowed, scores, -np.inf), max(FROM_FACTORS, n))]
+        mark_largest(proposed, scores, allowed, max(FROM_FACTORS, n))
     else:
-        found = [engine.index.search(z, max(2 * FROM_FACTORS, n), factors["q"], factors["b"])]
-    found += [_named(each, allowed) for each in votes]
-    found += [_first(each, allowed, max(FROM_POPULARITY, n)) for each in engine.charts.most]
-    found.append(engine.new_rows()[-FROM_NEW:])
-    rows = np.unique(np.concatenate(found)).astype(np.int32)
-    # A chart, or the index, may know a row that has come since the list of what is allowed was made.
-    rows = rows[rows < count]
-    return _described(engine, context, rows[allowed[rows]], votes)
+        columns = engine.mf.columns
+        mark_first(
+            proposed, engine.index.search(z, max(2 * FROM_FACTORS, n), columns["q"], columns["b"]), allowed, count
+        )
+    for scores in votes:
+        mark_largest(proposed, scores, allowed, FROM_NEIGHBOURS, above=0.0)
+    for chart in engine.charts.most:
+        mark_first(proposed, chart, allowed, max(FROM_POPULARITY, n))
+    mark_first(proposed, engine.new_rows()[-FROM_NEW:], allowed, FROM_NEW)
+    return np.flatnonzero(proposed).astype(np.int32), votes
 
 
-def with_chosen(engine: Engine, context: Context, found: Candidates, row: int, allowed: BoolArray) -> Candidates:
-    """The candidates and one row more."""
-    rows = np.unique(np.append(found.rows, np.int32(row))).astype(np.int32)
-    return _described(engine, context, rows, Votes.of(engine.models, context, len(allowed)))
-
-
-def _described(engine: Engine, context: Context, rows: Int32Array, votes: Votes) -> Candidates:
-    replica = engine.replica
-    rate = engine.play_rate
-    return Candidates(
-        rows, describe(engine.models, context, rows, votes, replica.counts, SHOWN, engine.ticks_per_ms, rate)
-    )
-
-
-def _named(votes: Float32Array, allowed: BoolArray) -> Int32Array:
-    """The allowed rows with most votes."""
-    rows = np.flatnonzero(votes)
-    rows = rows[allowed[rows]]
-    if len(rows) > FROM_NEIGHBOURS:
-        rows = rows[np.argpartition(-votes[rows], FROM_NEIGHBOURS - 1)[:FROM_NEIGHBOURS]]
-    return rows.astype(np.int32)
-
-
-def _first(chart: Int32Array, allowed: BoolArray, n: int) -> Int32Array:
-    """The first `n` allowed rows of a chart."""
-    chart = chart[chart < len(allowed)]
-    return chart[allowed[chart]][:n]
+def described(engine: Engine, context: Context, rows: Int32Array, votes: Votes) -> Described:
+    """Features of rows (int32, shape (m,))."""
+    counts, ticks_per_ms, rate = engine.replica.counts, engine.ticks_per_ms, engine.play_rate
+    return describe(engine.models, context, rows, votes, counts, SHOWN, ticks_per_ms, rate)
 
 
 def best(scores: Float32Array, n: int) -> Int32Array:

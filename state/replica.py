@@ -178,10 +178,11 @@ class Replica:
         rows[self.partition[rows] < 0] = -1
         return rows
 
-    def find_codes(self, codes: UInt64Array) -> list[int]:
-        """Rows of those of the hashes (of any low bit) that are known; creates nothing."""
+    def find_codes(self, codes: UInt64Array) -> Int32Array:
+        """Rows (int32) of those of the hashes (of any low bit) that are known; creates nothing."""
         rows = self._codes.find(self.hashes, codes & ~np.uint64(1))
-        return list(rows[rows >= 0].tolist())
+        known: Int32Array = rows[rows >= 0]
+        return known
 
     def rows_of_hashes(self, codes: UInt64Array) -> Int32Array:
         """Rows of videos named by their hashes, -1 for 0; shape as given.

@@ -123,12 +123,14 @@ def _admit(
     alive: BoolArray,
     open_row: Int32Array,
     open_liked: UInt8Array,
+    open_in: Int64Array,
+    batch: int,
     passed: Int32Array,
     outcome: UInt8Array,
     histories: Int32Array,
     passes: Int32Array,
-    shown: Int32Array,
-    shown_ms: Int64Array,
+    came: BoolArray,
+    before: BoolArray,
 ) -> int:
     """Apply events `first`.. in order; returns how many are done, fewer than all when the seen pool must grow.
 
@@ -171,14 +173,12 @@ def _admit(
         recent_at[slot] = (recent_at[slot] + 1) % RECENT_IDS
         counts[slot, kinds[e]] += 1
         if alive[e]:
-            # A video counts as shown when the user goes on to another one: so what is known of it when it is chosen does not
-            # already tell that it was shown.
             if open_row[slot] != rows[e]:
-                if open_row[slot] >= 0:
-                    shown[e], shown_ms[e] = open_row[slot], last_ms[slot]
-                    if not open_liked[slot]:
-                        _put_first(passed, slot, open_row[slot])
-                open_row[slot], open_liked[slot] = rows[e], 0
+                if open_row[slot] >= 0 and not open_liked[slot]:
+                    _put_first(passed, slot, open_row[slot])
+                open_row[slot], open_liked[slot], open_in[slot] = rows[e], 0, batch
+                came[e] = True
+            before[e] = open_in[slot] != batch
             if positive[e]:
                 open_liked[slot] = 1
                 _forget_row(passed, slot, rows[e])
@@ -203,15 +203,15 @@ class Admitted(NamedTuple):
     outcome : uint8, shape (m,); POSITIVE, SIGNAL, IGNORED or DUPLICATE
     histories : int32, shape (m, HISTORY); a positive's history before it was added, -1 elsewhere
     passes : int32, shape (m, PASSED); likewise what the user had passed over
-    shown : int32, shape (m,); the video that the user went on from with the event, -1 for none
-    shown_ms : int64, shape (m,); the user's latest event time then
+    came : bool, shape (m,); the user came to the video with this event: it was shown to them
+    before : bool, shape (m,); they had come to it before this batch
     """
 
     outcome: UInt8Array
     histories: Int32Array
     passes: Int32Array
-    shown: Int32Array
-    shown_ms: Int64Array
+    came: BoolArray
+    before: BoolArray
 
 
 class Users:
@@ -233,6 +233,7 @@ class Users:
         self._ids: list[bytes | None] = []
         self._free: list[int] = []
         self._clock = 0
+        self._batch = 0
         #: Slots that may not be evicted.
         self.pinned = 0
         self._allocate(min(1024, capacity))
@@ -240,7 +241,7 @@ class Users:
         self._seen_top = np.zeros(1, np.int64)
 
     def _allocate(self, size: int) -> None:
-        def grown(name: str, shape: tuple[int, ...], dtype: type, fill: int = 0) -> None:
+        def grown(name: str, shape: tuple[int, ...], dtype: type, fill: float = 0) -> None:
             fresh: AnyArray = np.full((size, *shape), fill, dtype)
             old = getattr(self, name, None)
             if old is not None:
@@ -252,6 +253,8 @@ class Users:
         grown("history", (HISTORY,), np.int32, -1)
         grown("open_row", (), np.int32, -1)
         grown("open_liked", (), np.uint8)
+        grown("open_in", (), np.int64)
+        grown("open_shown", (2,), np.float32, np.nan)
         grown("passed", (PASSED,), np.int32, -1)
         grown("recent", (RECENT_IDS,), np.uint64)
         grown("recent_at", (), np.int32)
@@ -270,9 +273,9 @@ class Users:
     history: Int32Array  #: (capacity, HISTORY) rows in the replica, newest first, -1 for none
     open_row: Int32Array  #: (capacity,) the video that the latest events are about, -1 for none
     open_liked: UInt8Array  #: (capacity,) whether one of them was positive
-    passed: (
-        Int32Array  #: (capacity, PASSED) videos that they went on from without liking them, newest first, -1 for none
-    )
+    open_in: Int64Array  #: (capacity,) number of the batch in which they came to it
+    open_shown: Float32Array  #: (capacity, 2) what `Popularity.shown_features` said of it then, NaN if not known
+    passed: Int32Array  #: (capacity, PASSED) videos passed over without liking them, newest first, -1 for none
     recent: UInt64Array  #: (capacity, RECENT_IDS) hashes of event ids, a ring
     recent_at: Int32Array  #: (capacity,) where the ring goes on
     counts: Int32Array  #: (capacity, KINDS) accepted events by kind
@@ -378,6 +381,8 @@ class Users:
         self.history[slot] = -1
         self.passed[slot] = -1
         self.open_row[slot] = -1
+        self.open_in[slot] = 0
+        self.open_shown[slot] = np.nan
         self.offset[slot] = -1
         # The chunk stays with the slot: its next user fills it again.
         self.seen_length[slot] = 0
@@ -462,16 +467,17 @@ class Users:
             np.zeros(m, np.uint8),
             np.full((m, HISTORY), -1, np.int32),
             np.full((m, PASSED), -1, np.int32),
-            np.full(m, -1, np.int32),
-            np.zeros(m, np.int64),
+            np.zeros(m, np.bool_),
+            np.zeros(m, np.bool_),
         )
+        self._batch += 1
         done = 0
         while True:
             done = int(_admit(
                 done, slots, rows, items, event_ids, kinds, acts, positive, at_ms,
                 self.history, self.recent, self.recent_at, self.counts, self.last_ms,
                 self.seen_pool, self._seen_top, self.seen_offset, self.seen_length, self.seen_room,
-                alive, self.open_row, self.open_liked, self.passed, *admitted,
+                alive, self.open_row, self.open_liked, self.open_in, self._batch, self.passed, *admitted,
             ))  # fmt: skip
             if done == m:
                 return admitted

@@ -18,7 +18,7 @@ SCHEMA_VERSION = 3
 #: Width of the factor vectors; a block with another width is of another model.
 FACTORS = 32
 
-#: A kind beside those of `EVENTS`, with room for more of them: the user went on from the video, which so was shown.
+#: A kind beside those of `EVENTS`, with room for more of them: a user came to the video, which so was shown.
 SHOWN = 11
 #: One accepted event of a video: its kind, whether it was the pair's first positive, and when.
 EVENT = np.dtype([("item", "<u4"), ("kind", "u1"), ("positive", "u1"), ("at_ms", "<i8")])

@@ -86,7 +86,7 @@ def test_hashes_become_rows_in_any_shape() -> None:
     assert replica.rows_of_hashes(codes).tolist() == [[b, -1], [a, b]]
     assert replica.rows_of_hashes(np.empty(0, np.uint64)).tolist() == []
     seen = np.array([video_code("a") | 1, 2**40, video_code("b")], np.uint64)
-    assert replica.find_codes(seen) == [a, b]
+    assert replica.find_codes(seen).tolist() == [a, b]
 
 
 def test_a_deletion_forgets_what_was_learned_and_publishing_starts_anew() -> None:
