@@ -1,7 +1,7 @@
 """Arms of an evaluation: what `served` is compared with, each a score for every video.
 
 Flows in: the engine and a user's context; batch models get every first positive too. Flows out: scores. Always holds: an arm reads
-what the engine knew when the list was made, and none is handicapped: where an arm has no opinion, popularity orders.
+what the engine knew when the list was made; where an arm has no opinion, popularity orders.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.report import prepare, write_report
 from ingestion.event_table import DEFAULT_RULE
 from ingestion.source import Format, read_event_table, read_videos
 
@@ -50,12 +51,19 @@ def evaluate(
 ) -> None:
     """Rank the unseen catalogue for each positive event, then learn it, by the code that serves."""
     # Loads the models' compiled loops, for which other commands need not wait.
-    from cli.study import Study
+    from cli.study import Study, UnknownArm
+
+    if plot is not None:
+        prepare(plot)
 
     table = read_event_table(events, format)
     catalogue = [] if videos is None else list(read_videos(videos, format))
     options: dict[str, Any] = {"warmup": warmup, "k": k, "rank_every": rank_every, "lag": lag}
-    study = Study(table, catalogue, table.positive(positive), _words(arms), _words(refit), _words(ablate), options)
+    chosen = _words(arms), _words(refit), _words(ablate)
+    try:
+        study = Study(table, catalogue, table.positive(positive), *chosen, options)
+    except UnknownArm as error:
+        raise typer.BadParameter(str(error)) from error
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks: dict[str, Any] = {}
@@ -67,8 +75,6 @@ def evaluate(
 
         study.run(range(seed, seed + seeds), show)
     if plot is not None:
-        from cli.report import write_report
-
         page = write_report(study, plot, f"{events.name}, {positive}")
         Console(stderr=True).print(f"Report: {page}", soft_wrap=True)
     if json:

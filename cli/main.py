@@ -18,7 +18,9 @@ from cli.demo_probes import ProbeFailed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.recommend import recommend
+from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
+from cli.report import ReportUnavailable
 from cli.versions import UnknownVersion, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
@@ -35,6 +37,7 @@ from topics.versions import BadVersionRecord
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
+    *(RefitUnavailable, ReportUnavailable),
     *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )

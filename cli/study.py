@@ -117,14 +117,15 @@ class Study:
         """For each part: recall without it, what that is more than with it, and the standard error of the difference."""
         rows = []
         for name, runs in self.ablations.items():
-            differences, recalls = [], []
+            differences, recalls, means = [], [], []
             for run, whole in zip(runs, self.runs, strict=True):
                 differences.append(run.positions.hits("served") - whole.positions.hits("served"))
                 recalls.append(run.positions.hits("served").mean())
+                means.append(differences[-1].mean())
             each = np.mean(differences, axis=0)
-            rows.append(
-                (name, float(np.mean(recalls)), float(each.mean()), float(each.std() / np.sqrt(max(len(each), 1))))
-            )
+            spread = float(np.std(means, ddof=1)) / np.sqrt(len(means)) if len(means) > 1 else 0.0
+            error = float(np.hypot(each.std() / np.sqrt(max(len(each), 1)), spread))
+            rows.append((name, float(np.mean(recalls)), float(each.mean()), error))
         return sorted(rows, key=lambda row: row[2])
 
     @property
