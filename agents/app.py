@@ -289,6 +289,9 @@ class HeadraceApp(faust.App):
                 metrics.DEAD.labels(name.removeprefix("dead.")).set(count)
         for topic in self.shard_topics.inputs:
             metrics.LAG.labels(topic if topic in _NAMED else "evidence").set(self.lag(topic))
+        for outcome in ("learned", "refused", "no_candidate"):
+            metrics.LESSONS.labels(outcome).set(engine.lessons[outcome])
+        metrics.REFUSED_PARTS.set(engine.ranker.refused)
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
         metrics.VIDEOS.set(int(engine.replica.active.sum()))

@@ -21,6 +21,17 @@ DEAD = Gauge("headrace_dead_letters", "Interactions refused, by reason", ["reaso
 LAG = Gauge(
     "headrace_lag_records", "Records of the owned shards not applied yet, by topic", ["topic"], registry=REGISTRY
 )
+LESSONS = Gauge(
+    "headrace_ranker_lessons",
+    "What became of the ranker's lessons in this process: learned, refused (a number was not finite or too large), no_candidate",
+    ["outcome"],
+    registry=REGISTRY,
+)
+REFUSED_PARTS = Gauge(
+    "headrace_ranker_refused",
+    "Lessons and other workers' parts that the ranker did not take, since the process started",
+    registry=REGISTRY,
+)
 SHARDS = Gauge("headrace_shards", "Shards that this worker owns", registry=REGISTRY)
 USERS = Gauge("headrace_users", "Users in memory", registry=REGISTRY)
 VIDEOS = Gauge("headrace_videos", "Videos that may be recommended", registry=REGISTRY)

@@ -139,7 +139,7 @@ def test_a_home_of_another_app_is_refused(stage: Stage) -> None:
 
 
 def future(value: bytes) -> bytes:
-    return bytes([rows.VERSION + 1]) + value[1:]
+    return bytes([value[0] + 1]) + value[1:]
 
 
 def future_cut(value: bytes) -> bytes:
@@ -169,9 +169,10 @@ def test_a_row_from_the_future_is_refused_and_kept(
     )
     write(stage, changelog_topic(app, VERSION, table), 0, (key, change(value)))
     expected = stage.table(app, table)
-    later = 1 + (rows.LISTS_VERSION if prefix == rows.CUT_KEY else rows.VERSION)
+    reads = rows.LEARNED_VERSION if prefix == rows.ITEM else rows.VERSION
+    later = 1 + (rows.LISTS_VERSION if prefix == rows.CUT_KEY else reads)
     for _ in range(2):
-        refuses(stage, app, f"layout {later}", f"reads {rows.VERSION}", "HEADRACE_VERSION")
+        refuses(stage, app, f"layout {later}", f"reads {reads}", "HEADRACE_VERSION")
         stage.evict(app)
     assert stage.table(app, table) == expected
     assert stores(stage.folder / app)[table, 0, key] == change(value)
@@ -188,7 +189,7 @@ def test_a_user_from_the_future_is_refused_when_they_come_back(stage: Stage) -> 
     )
     expected = stage.table("future-user", "users")
     stage.repeat(0)
-    refuses(stage, "future-user", f"layout {rows.VERSION + 1}", "HEADRACE_VERSION")
+    refuses(stage, "future-user", f"layout {rows.LEARNED_VERSION + 1}", "HEADRACE_VERSION")
     found = stage.table("future-user", "users")
     assert {at: value for at, value in found.items() if at[0] == 0 and at[1][:2] == rows.USER} == {
         at: value for at, value in expected.items() if at[0] == 0 and at[1][:2] == rows.USER
@@ -223,7 +224,7 @@ def test_a_foreign_workers_row_from_the_future_stops_the_follower(stage: Stage) 
     )
     write(stage, changelog_topic("follower", VERSION, "items"), followed, (key, future(value)))
     assert first.status() == 1
-    assert f"layout {rows.VERSION + 1}" in first.log.splitlines()[-1]
+    assert f"layout {rows.LEARNED_VERSION + 1}" in first.log.splitlines()[-1]
     second.kill()
 
 
