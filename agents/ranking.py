@@ -66,6 +66,8 @@ def teach(
     """One lesson: the user in `slot`, whose positives were `history`, chose `row`, of which `shown` was known before."""
     replica = engine.replica
     if shown is not None and np.isnan(shown).any():
+        # They came to it before they were last read from the store.
+        engine.lessons["no_candidate"] += 1
         return
     if not replica.described(row) and not replica.counts[row].any():
         # It has come with this event: nobody could have listed it.

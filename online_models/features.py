@@ -65,7 +65,8 @@ FEATURES = (
 - `covisitation`, `markov`: log of the item's share of all votes; `..._of_best`: votes by those of the best item; `..._named`: 1 if any
 - `factors`: the factorisation's score without `bias`
 - `content`, `content_last`: cosine with the user's content vector, with the last item's
-- `category`, `author`, `language`: share of the user's recent items that have it; `category_last`: whether the last one has
+- `category`, `author`, `language`: share of the user's recent items that have it, of categories their sum; `category_last`:
+  whether the last one has one of them
 - `duration`: minus the distance of the logarithm from the mean of the recent items'
 - `usual_popularity`, `usual_age`: minus the distance from the mean of the recent items'; `count_by_usual`: product of both
 - `play_rate`: log of positives a time shown, pulled towards the mean
@@ -230,6 +231,8 @@ def _describe(
 ) -> int:
     n = min(plays.shape[0], covisitation.shape[0])
     if not (out.shape[0] == rows.shape[0] == broken.shape[0] and covisitation.shape[0] == markov.shape[0]):
+        return 4
+    if not (counts.shape[0] >= n and 0 <= kind < counts.shape[1]):
         return 4
     for i in range(rows.shape[0]):
         if not 0 <= rows[i] < n:

@@ -28,7 +28,8 @@ void, boolean, f32, f64, i8, i32, i64, u16, u64 = (
 """Scalar types of signatures."""
 
 # Sums may be reordered, which is what lets them use vector instructions. NaN and infinity keep their meaning: a NaN
-# score must be seen and counted, and "assume no NaN" would compile that check away.
+# score must be seen and counted, and "assume no NaN" would compile that check away. So does reordering with `np.isfinite` of a
+# value computed in the kernel (it is `x - x == 0`): write `abs(x) < np.inf` there. Of values read from an array it is right.
 _FASTMATH = {"reassoc", "contract", "nsz"}
 
 

@@ -355,7 +355,8 @@ def _scores(
     share = 1.0
     for lag in range(history.shape[0]):
         held = history[lag]
-        if held >= 0:
+        # False for NaN: one broken item of the history must not break all its neighbours.
+        if held >= 0 and plays[held] >= 0.0:
             elapsed = max(ticks - weight_at[held], 0.0)
             vote = np.float32(share * 2.0 ** (-elapsed / half_life) / (plays[held] + from_shift) ** from_power)
             for s in range(neighbour.shape[1]):

@@ -37,8 +37,8 @@ LEAST_VARIANCE = 1e-4
 LIMIT = 100.0
 """A lesson after which a weight would be larger is refused: the ranker has diverged."""
 
-LARGEST = 1e30
-"""A part with a larger sum is none that lessons have made."""
+LARGEST = 1e38
+"""A part whose features are larger in the mean is none that lessons have made."""
 
 BUCKETS = (0, 1, 3, 8, 20)
 """Least history lengths of the groups of users that have weights of their own."""
@@ -312,14 +312,14 @@ def _learn(
             gradient[inner + h * width + c] = deep[h, c]
     for c in range(features):
         gradient[own + c] = gradient[c]
-    sound = np.isfinite(loss)
+    sound = abs(loss) < np.inf
     steps = np.empty(parameters)
     for c in range(parameters):
         squared = gradient[c] * gradient[c]
         steps[c] = rate * gradient[c] / np.sqrt(state[parameters + c] + squared + epsilon)
         sound &= abs(start[c] + state[c] - steps[c]) <= limit  # False for NaN
     if not sound:
-        return -1.0 - (loss if np.isfinite(loss) else 0.0)
+        return -1.0 - (loss if abs(loss) < np.inf else 0.0)
     for c in range(parameters):
         state[c] -= steps[c]
         part[c] -= steps[c]
@@ -458,19 +458,34 @@ class Ranker:
 
     def put(self, number: int, values: Float64Array) -> bool:
         """Replace a shard's part; False, and nothing changed, where it is not sound."""
-        if (
-            values.shape != (SIZE,)
-            or not (np.abs(values[:PARAMETERS]) <= LIMIT).all()
-            or not (values[PARAMETERS : 2 * PARAMETERS + 1] >= 0.0).all()
-            or not (np.abs(values[PARAMETERS:]) <= LARGEST).all()
-        ):
+        if values.shape != (SIZE,) or not _is_sound(values):
             self.refused += 1
             return False
-        self._parts[number] = values.astype(np.float64)
+        parts = {**self._parts, number: values.astype(np.float64)}
         # In the order of their numbers, so that the sum has the same bits wherever it is made.
-        self._total = np.sum([self._parts[each] for each in sorted(self._parts)], axis=0)
+        total = np.sum([parts[each] for each in sorted(parts)], axis=0)
+        if not (np.abs(self._start + total[:PARAMETERS]) <= LIMIT).all():
+            # No lesson would be taken any more.
+            self.refused += 1
+            return False
+        self._parts, self._total = parts, total
         self._changed()
         return True
+
+
+def _is_sound(part: Float64Array) -> bool:
+    """Whether lessons could have made the part."""
+    steps, squares, sums = np.split(part, [PARAMETERS, 2 * PARAMETERS])
+    most = LARGEST * max(sums[0], 1.0)
+    return bool(
+        # Another part may have gone the other way.
+        (np.abs(steps) <= 2.0 * LIMIT).all()
+        and (squares >= 0.0).all()
+        and (squares < np.inf).all()
+        and 0.0 <= sums[0] < np.inf
+        and (np.abs(sums[1 : 1 + _F]) <= most).all()
+        and (np.abs(sums[1 + _F :]) <= most * LARGEST).all()
+    )
 
 
 def bucket_of(history_length: int) -> int:

@@ -7,7 +7,12 @@ comparison.
 import numpy as np
 
 from online_models.base import BoolArray, Float32Array, Int32Array, accepted
-from online_models.kernel import boolean, f32, f64, i32, i64, kernel, read, write
+from online_models.kernel import boolean, f32, f64, i32, i64, kernel, part, read, write
+
+
+@part
+def _is_worse(scores: Float32Array, row: int, other: int) -> bool:
+    return bool(scores[row] < scores[other] or (scores[row] == scores[other] and row > other))
 
 
 @kernel(i64, write(boolean), read(f32), read(boolean), i64, f64)
@@ -25,12 +30,13 @@ def _mark_largest(marks: BoolArray, scores: Float32Array, allowed: BoolArray, n:
         # Written so that NaN is no better than anything. Of equal scores the row that is known longer stays.
         if not score > least or not allowed[i] or score == np.inf:
             continue
+        # The worst is at the root: the least score, of equal ones the latest row.
         if held < n:
             at = held
             held += 1
             while at > 0:
                 up = (at - 1) >> 1
-                if scores[rows[up]] <= score:
+                if not _is_worse(scores, i, rows[up]):
                     break
                 rows[at] = rows[up]
                 at = up
@@ -41,9 +47,10 @@ def _mark_largest(marks: BoolArray, scores: Float32Array, allowed: BoolArray, n:
                 down = 2 * at + 1
                 if down >= n:
                     break
-                if down + 1 < n and scores[rows[down + 1]] < scores[rows[down]]:
-                    down += 1
-                if scores[rows[down]] >= score:
+                other = down + 1
+                if other < n and _is_worse(scores, rows[other], rows[down]):
+                    down = other
+                if not _is_worse(scores, rows[down], i):
                     break
                 rows[at] = rows[down]
                 at = down
