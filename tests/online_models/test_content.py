@@ -1,6 +1,7 @@
 """Content vectors: what is near, what is not, and what they ignore."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from online_models.base import Context, Float32Array, ModelError
 from online_models.content import (
     BUCKETS,
+    CATEGORIES,
     DIMENSIONS,
     GROUP_WEIGHTS,
     LEAST_RARITY,
@@ -28,6 +30,8 @@ class Video:
     tags: tuple[str, ...] = ()
     author: str | None = None
     description: str = ""
+    language: str | None = None
+    duration_seconds: float | None = None
 
 
 CATALOGUE = [
@@ -162,3 +166,66 @@ def test_a_vector_of_another_width_is_refused() -> None:
         ContentModel(2).describe(np.zeros(1, np.int32), np.zeros((1, 8), np.float32))
     with pytest.raises(ModelError, match="finite"):
         ContentModel(2).describe(np.zeros(1, np.int32), np.full((1, DIMENSIONS), np.nan, np.float32))
+
+
+def codes(*videos: Video) -> dict[str, Any]:
+    """What the columns say of videos, each in a row of its own."""
+    model = ContentModel(len(videos))
+    model.publish(np.arange(len(videos), dtype=np.int32), videos)
+    return {name: model.columns[name].tolist() for name in ("categories", "author", "language", "duration")}
+
+
+def test_nothing_known_is_zero() -> None:
+    assert codes(Video()) == {"categories": [[0] * CATEGORIES], "author": [0], "language": [0], "duration": [0.0]}
+
+
+def test_the_same_name_has_the_same_code_in_any_case() -> None:
+    found = codes(
+        Video(categories=("Straße", "tennis"), author="ÄNN", language="DE"),
+        Video(categories=("STRASSE", "Tennis"), author="änn", language="de"),
+        Video(categories=("tennis",), author="bob", language="en"),
+    )
+    first, second, third = found["categories"]
+    assert first == second
+    assert third == [first[1], 0, 0, 0]
+    for name in ("author", "language"):
+        one, same, other = found[name]
+        assert one == same != other
+        assert 0 not in (one, other)
+
+
+def test_codes_are_16_bits_and_hardly_ever_the_same() -> None:
+    names = [f"author {number}" for number in range(2_000)]
+    found = [*codes(*(Video(author=name) for name in names))["author"]]
+    assert min(found) >= 1
+    assert max(found) <= 65_535
+    # 2,000 of 65,535 drawn blindly: 30 pairs.
+    assert len(set(found)) > 1_930
+    # All bits are used.
+    assert np.bitwise_or.reduce(found) == 65_535
+    assert len({code % 8 for code in found}) == 8
+
+
+def test_only_the_first_categories_have_codes_and_all_shape_the_vector() -> None:
+    many = tuple(f"kind{number}" for number in range(6))
+    whole, first = codes(Video(categories=many)), codes(Video(categories=many[:CATEGORIES]))
+    assert whole["categories"] == first["categories"]
+    assert len(set(whole["categories"][0])) == CATEGORIES
+    model = ContentModel(2)
+    model.publish(np.arange(2, dtype=np.int32), [Video(categories=many), Video(categories=many[:CATEGORIES])])
+    assert (model.columns["content"][0] != model.columns["content"][1]).any()
+
+
+def test_durations_are_logarithms_of_seconds() -> None:
+    found = codes(*(Video(duration_seconds=seconds) for seconds in (0.0, 1.0, 99.0, 1e9, None)))["duration"]
+    np.testing.assert_allclose(found, np.log1p([0.0, 1.0, 99.0, 1e9, 0.0]), rtol=1e-6)
+
+
+def test_publishing_again_replaces_all_codes() -> None:
+    model = ContentModel(1)
+    for video in (Video("x", ("a", "b"), (), "ann", "", "de", 9.0), Video("y", ("b",))):
+        model.publish(np.zeros(1, np.int32), [video])
+    fresh = ContentModel(1)
+    fresh.publish(np.zeros(1, np.int32), [Video("y", ("b",))])
+    for name in ("categories", "author", "language", "duration"):
+        np.testing.assert_array_equal(model.columns[name], fresh.columns[name], err_msg=name)
