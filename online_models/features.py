@@ -77,6 +77,9 @@ FEATURES = (
 USER_INPUTS = ("length", "usual_count", "usual_age", "hour_sine", "hour_cosine")
 """Order of what is known of the user alone: it meets the features in the ranker's hidden layer."""
 
+MISSING = -1e30
+"""Stands for what an item does not have, an age before its first play or a length: the ranker takes it for the mean. A 0 would be
+an extreme, which an item that nobody has played yet has all at once."""
 SHARE_FLOOR = 3e-3
 """Added to a neighbour share under the logarithm: an item that no neighbour names is not impossible."""
 LEAST_TOTAL = 1e-30
@@ -316,7 +319,7 @@ def _describe(
         for c in range(3):
             f[c] = np.log(decayed[row, c] * 2.0 ** -min(elapsed / half_lives[c], long_ago) + floor)
         count = np.log1p(plays[row])
-        age, idle = 0.0, 0.0
+        age, idle = MISSING, MISSING
         if first_ms[row] >= 0:
             age = np.log1p(max(ticks - first_ms[row] * ticks_per_ms, 0.0))
             idle = np.log1p(max(ticks - last_ms[row] * ticks_per_ms, 0.0))
@@ -358,9 +361,9 @@ def _describe(
         f[18] = same
         f[19] = _share_of(codes[1], shares[1], author[row])
         f[20] = _share_of(codes[2], shares[2], language[row])
-        f[21] = -abs(duration[row] - usual_duration) if duration[row] > 0.0 and timed > 0.0 else 0.0
+        f[21] = -abs(duration[row] - usual_duration) if duration[row] > 0.0 and timed > 0.0 else MISSING
         f[22] = -abs(count - usual_count) if known else 0.0
-        f[23] = -abs(age - usual_age) if known else 0.0
+        f[23] = -abs(age - usual_age) if known and age > MISSING else MISSING
         f[24] = count * usual_count if known else 0.0
         f[25] = 0.0
         if mean_rate > 0.0:

@@ -19,7 +19,7 @@ import numpy as np
 
 from online_models.base import Float32Array, Float64Array, ModelError, accepted
 from online_models.counters import mix64
-from online_models.features import FEATURES, USER_INPUTS, Described
+from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
 from online_models.kernel import f32, f64, i64, kernel, read, u64, void, write
 
 HIDDEN = 16
@@ -100,7 +100,18 @@ class Lesson(NamedTuple):
 
 
 @kernel(
-    i64, write(f32), read(f32, 2), read(f32), read(f32), read(f32), read(f32), read(f32), read(f32, 2), read(f32), f64
+    i64,
+    write(f32),
+    read(f32, 2),
+    read(f32),
+    read(f32),
+    read(f32),
+    read(f32),
+    read(f32),
+    read(f32, 2),
+    read(f32),
+    f64,
+    f64,
 )
 def _scores(
     out: Float32Array,
@@ -113,6 +124,7 @@ def _scores(
     inner: Float32Array,
     outer: Float32Array,
     clip: float,
+    missing: float,
 ) -> int:
     features = items.shape[1]
     if out.shape[0] != items.shape[0] or inner.shape[1] != features + user.shape[0]:
@@ -129,6 +141,9 @@ def _scores(
         for c in range(features):
             value = (items[i, c] - mean[c]) * scale[c]
             x[c] = min(max(value, -bound), bound)
+            if items[i, c] == np.float32(missing):
+                x[c] = np.float32(0.0)
+                continue
             total += blend[c] * items[i, c] + weights[c] * x[c]
         for h in range(inner.shape[0]):
             unit = given[h]
@@ -208,6 +223,7 @@ def _unpack(
     f64,
     f64,
     f64,
+    f64,
 )
 def _learn(
     state: Float64Array,
@@ -228,6 +244,7 @@ def _learn(
     epsilon: float,
     clip: float,
     limit: float,
+    missing: float,
 ) -> float:
     """One step; returns the loss, or minus 1 less the loss if it is refused: then nothing has changed."""
     m, features = items.shape
@@ -293,6 +310,8 @@ def _learn(
         row = items[taken[s]]
         for c in range(features):
             x[c] = min(max((row[c] - mean[c]) * scale[c], -bound), bound)
+            if row[c] == np.float32(missing):
+                x[c] = np.float32(0.0)
             flat[c] += error * x[c]
         for h in range(hidden):
             weight = weights[h]
@@ -329,9 +348,10 @@ def _learn(
     for s in range(count):
         row = items[taken[s]]
         for c in range(features):
-            square = np.float64(row[c]) * row[c]
-            state[sums + 1 + c] += row[c]
-            part[sums + 1 + c] += row[c]
+            value = np.float64(mean[c]) if row[c] == np.float32(missing) else np.float64(row[c])
+            square = value * value
+            state[sums + 1 + c] += value
+            part[sums + 1 + c] += value
             state[sums + 1 + features + c] += square
             part[sums + 1 + features + c] += square
     state[sums] += count
@@ -416,6 +436,7 @@ class Ranker:
                 self._inner,
                 self._outer,
                 CLIP,
+                MISSING,
             )
         )
         out[described.broken] = -np.inf
@@ -444,7 +465,7 @@ class Ranker:
         draw = int(mix64(np.array([seed], np.uint64))[0])
         loss = _learn(
             self._total, part, described.items, described.user, scores, self._start, self._mean, self._scale, HIDDEN,
-            bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT,
+            bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT, MISSING,
         )  # fmt: skip
         if loss < -0.5:
             self.refused += 1

@@ -10,7 +10,7 @@ import pytest
 
 from online_models.base import EMPTY, FACTORS, HISTORY, Context, Float32Array, Float64Array, Int32Array, ModelError
 from online_models.content import CATEGORIES, STEPS, ContentModel
-from online_models.features import FEATURES, USER_INPUTS, Described, Models, Votes, describe
+from online_models.features import FEATURES, MISSING, USER_INPUTS, Described, Models, Votes, describe
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
 from online_models.popularity import HALF_LIVES, Popularity
 from online_models.sequential_mf import SequentialMF
@@ -175,7 +175,9 @@ def reference(world: World, asked: Context) -> tuple[Float64Array, list[float]]:
             f"popularity_{half_life:.0f}": math.log(level + 0.1)
             for half_life, level in zip(HALF_LIVES, levels[row], strict=True)
         }
-        f |= {"count": count, "age": age(row, first), "idle": age(row, last), "unplayed": 1 / (1 + plays[row])}
+        f |= {"count": count, "unplayed": 1 / (1 + plays[row])}
+        f["age"] = age(row, first) if plays[row] else MISSING
+        f["idle"] = age(row, last) if plays[row] else MISSING
         for name in ("covisitation", "markov"):
             vote, total, best = scored[name][row], sum(scored[name]), max(scored[name])
             f[name] = math.log((vote / total if total else 0.0) + 3e-3)
@@ -187,9 +189,9 @@ def reference(world: World, asked: Context) -> tuple[Float64Array, list[float]]:
         f["category_last"] = float(bool(history) and bool(set(kinds(row)) & set(kinds(history[0]))))
         f["author"] = of_same(asked, one(VIDEOS[row].author), [one(VIDEOS[held].author) for held in history])
         f["language"] = of_same(asked, one(VIDEOS[row].language), [one(VIDEOS[held].language) for held in history])
-        f["duration"] = -abs(seconds(row) - usual_duration) if seconds(row) and timed else 0.0
+        f["duration"] = -abs(seconds(row) - usual_duration) if seconds(row) and timed else MISSING
         f["usual_popularity"] = -abs(count - usual_count) if history else 0.0
-        f["usual_age"] = -abs(age(row, first) - usual_age) if history else 0.0
+        f["usual_age"] = -abs(age(row, first) - usual_age) if history and plays[row] else MISSING
         f["count_by_usual"] = count * usual_count
         f["play_rate"] = math.log((plays[row] + 20 * RATE) / (tries + 20) / RATE)
         for half_life, times in zip(HALF_LIVES, shown[row], strict=False):
@@ -256,11 +258,13 @@ def test_of_a_stranger_nothing_is_said_but_what_is_popular(world: World) -> None
     described = world.described(CONTEXTS["stranger"])
     personal = (
         "covisitation_of_best", "covisitation_named", "markov_of_best", "markov_named", "content", "content_last",
-        "category", "category_last", "author", "language", "duration", "usual_popularity", "usual_age",
+        "category", "category_last", "author", "language", "usual_popularity",
         "count_by_usual", "passed",
     )  # fmt: skip
     for name in personal:
         assert not column(described, name).any(), name
+    for name in ("duration", "usual_age"):
+        assert (column(described, name) == np.float32(MISSING)).all(), name
     for name in ("covisitation", "markov"):
         np.testing.assert_allclose(column(described, name), math.log(3e-3), rtol=1e-6)
     assert described.user[:3].tolist() == [0.0, 0.0, 0.0]
@@ -465,8 +469,8 @@ def test_a_duration_of_nothing_is_one_unknown(world: World) -> None:
     found = column(world.described(context((1, 3, 5, 9))), "duration")
     usual = (0.9 * 2.0 + 0.9**3 * 4.0) / (0.9 + 0.9**3)
     assert found[12] == pytest.approx(-(7.0 - usual), rel=1e-5)
-    assert np.flatnonzero(found).tolist() == [3, 9, 12]
-    assert not column(world.described(context((1, 5))), "duration").any()
+    assert np.flatnonzero(found != np.float32(MISSING)).tolist() == [3, 9, 12]
+    assert (column(world.described(context((1, 5))), "duration") == np.float32(MISSING)).all()
 
 
 def test_links_that_have_all_but_faded_are_no_links(world: World) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from online_models.base import Float32Array, Float64Array, ModelError
-from online_models.features import FEATURES, USER_INPUTS, Described
+from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
 from online_models.ranker import (
     BLEND_UNTIL,
     BUCKETS,
@@ -618,3 +618,18 @@ def test_the_blend_fades_as_lessons_come_in() -> None:
     assert ranker.put(0, part)
     described = candidates(np.random.default_rng(1))
     np.testing.assert_allclose(ranker.scores(described, 6), Ranker(1).scores(described, 6) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_what_an_item_does_not_have_counts_as_the_mean() -> None:
+    ranker = taught(largest("idle"), 200)
+    described = candidates(np.random.default_rng(5))
+    average = ranker.part(0)[2 * PARAMETERS + 1 + FEATURES.index("idle")] / ranker.part(0)[2 * PARAMETERS]
+    of(described, "idle")[2] = average
+    expected = ranker.scores(described, 6)
+    of(described, "idle")[2] = MISSING
+    np.testing.assert_allclose(ranker.scores(described, 6), expected, rtol=1e-4, atol=1e-4)
+    before = ranker.part(0)
+    assert ranker.learn(0, described, 6, 2, 1).learned
+    after = ranker.part(0)
+    place = 2 * PARAMETERS + 1 + FEATURES.index("idle")
+    assert abs(after[place] - before[place]) < 1e4
