@@ -182,7 +182,9 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
             shard.totals[name] += count
 
     fresh = alive & (outcome != DUPLICATE)
-    first = outcome == POSITIVE
+    first = (outcome == POSITIVE) & ~admitted.damped
+    if admitted.damped.any():
+        shard.totals["damped"] += int(admitted.damped.sum())
     shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
     came = admitted.came
     if came.any():

@@ -139,7 +139,8 @@ def check_users(verdict: Verdict, log: LoggedEvents, table: Table, partitions: i
             totals.update(rows.decode_cut(value).totals)
     expected = {
         "learned": recount.outcomes[POSITIVE] + recount.outcomes[SIGNAL],
-        "positives": recount.outcomes[POSITIVE],
+        "positives": recount.outcomes[POSITIVE] - recount.damped,
+        "damped": recount.damped,
         "ignored": recount.outcomes[IGNORED],
         "duplicate": recount.outcomes[DUPLICATE],
         "dead": len(log.refused),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 #: Bounds of a user: latest positives, event ids remembered, videos seen, videos shown and passed over.
 HISTORY, RECENT_IDS, SEEN_MAX, PASSED = 20, 32, 2048, 8
+#: First positives in an hour that teach what all users share.
+HOURLY_MAX, HOUR_MS = 1_000, 3_600_000
 #: What becomes of an event.
 POSITIVE, SIGNAL, IGNORED, DUPLICATE = 0, 1, 2, 3
 #: How an event's kind acts on the user.
@@ -43,12 +45,16 @@ class PlainUser:
     open_liked: bool = False
     #: Videos that the user went on from without liking them, newest first.
     passed: list[str] = field(default_factory=list)
+    #: The latest hour of a first positive, how many there have been since it began, and whether the last one was beyond the bound.
+    hour: int = 0
+    in_hour: int = 0
+    damped: bool = False
     #: The video that the user came to with the event admitted last, if they did.
     shown: str | None = None
 
     def admit(self, event: Event) -> tuple[int, list[str]]:
         """The outcome, and for a positive the history before it."""
-        self.shown = None
+        self.shown, self.damped = None, False
         if event.event_id in self.recent:
             return DUPLICATE, []
         self.recent.append(event.event_id)
@@ -61,6 +67,10 @@ class PlainUser:
             if known and self.seen[event.video]:
                 return IGNORED, []
             self._see(event.video, positive=True)
+            if event.at_ms // HOUR_MS > self.hour:
+                self.hour, self.in_hour = event.at_ms // HOUR_MS, 0
+            self.in_hour += 1
+            self.damped = self.in_hour > HOURLY_MAX
             self.history = [event.video, *(v for v in self.history if v != event.video)][:HISTORY]
             return POSITIVE, before
         if event.act == ACT_SEEN and not known:

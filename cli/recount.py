@@ -59,6 +59,8 @@ class Recount:
         self.tick_ms = DAY_MS / positives_per_day
         self.users: dict[str, PlainUser] = {}
         self.outcomes: Counter[int] = Counter()
+        #: First positives beyond what a user may have in an hour.
+        self.damped = 0
         self.items: Counter[tuple[str, int]] = Counter()
         self.plays: Counter[str] = Counter()
         #: Event times of a video's first and last positive, and its positives, fading with each half-life.
@@ -84,7 +86,9 @@ class Recount:
             self.items[e.video_id, kind] += 1
         if user.shown is not None:
             self.items[user.shown, SHOWN] += 1
-        if outcome == POSITIVE:
+        if user.damped:
+            self.damped += 1
+        elif outcome == POSITIVE:
             self._play(e.video_id, e.at_ms)
             self._link(e.video_id, before, e.at_ms)
         return outcome

@@ -45,6 +45,8 @@ _USER = np.dtype(
         ("counts", "<i4", (KINDS,)),
         ("last_ms", "<i8"),
         ("offset", "<i8"),
+        ("hour", "<i4"),
+        ("in_hour", "<i4"),
         ("open_liked", "u1"),
         ("passed", "<u8", (PASSED,)),
         ("seen_bytes", "<u4"),
@@ -118,7 +120,7 @@ def check_version(version: int, reads: int = VERSION) -> None:
         )
 
 
-_USER_COLUMNS = ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset", "open_liked")
+_USER_COLUMNS = ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset", "open_liked", "hour", "in_hour")
 
 
 def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tuple[bytes, bytes]]:

@@ -23,6 +23,10 @@ RECENT_IDS = 32
 SEEN_MAX = 2048
 #: Videos kept a user that they went on from without liking them, newest first.
 PASSED = 8
+#: First positives of a user in an hour of event time that teach the models which all users share; the rest count for the user
+#: alone. People stay far below, and a bot of 100,000 likes an hour weighs as much as a busy person.
+HOURLY_MAX = 1_000
+HOUR_MS = 3_600_000
 #: Kinds of event counted a user and a video; the last is `topics.evidence.SHOWN`, and one is free for a new kind.
 KINDS = 12
 
@@ -126,11 +130,14 @@ def _admit(
     open_in: Int64Array,
     batch: int,
     passed: Int32Array,
+    hour: Int32Array,
+    in_hour: Int32Array,
     outcome: UInt8Array,
     histories: Int32Array,
     passes: Int32Array,
     came: BoolArray,
     before: BoolArray,
+    damped: BoolArray,
 ) -> int:
     """Apply events `first`.. in order; returns how many are done, fewer than all when the seen pool must grow.
 
@@ -185,6 +192,11 @@ def _admit(
         if at_ms[e] > last_ms[slot]:
             last_ms[slot] = at_ms[e]
         if outcome[e] == POSITIVE:
+            # The clock does not run backwards: a time in the past begins no new hour.
+            if at_ms[e] // HOUR_MS > hour[slot]:
+                hour[slot], in_hour[slot] = at_ms[e] // HOUR_MS, 0
+            in_hour[slot] += 1
+            damped[e] = in_hour[slot] > HOURLY_MAX
             for i in range(HISTORY):
                 histories[e, i] = history[slot, i]
             for i in range(PASSED):
@@ -205,6 +217,7 @@ class Admitted(NamedTuple):
     passes : int32, shape (m, PASSED); likewise what the user had passed over
     came : bool, shape (m,); the user came to the video with this event: it was shown to them
     before : bool, shape (m,); they had come to it before this batch
+    damped : bool, shape (m,); a positive beyond HOURLY_MAX
     """
 
     outcome: UInt8Array
@@ -212,6 +225,7 @@ class Admitted(NamedTuple):
     passes: Int32Array
     came: BoolArray
     before: BoolArray
+    damped: BoolArray
 
 
 class Users:
@@ -253,6 +267,8 @@ class Users:
         grown("history", (HISTORY,), np.int32, -1)
         grown("open_row", (), np.int32, -1)
         grown("open_liked", (), np.uint8)
+        grown("hour", (), np.int32)
+        grown("in_hour", (), np.int32)
         grown("open_in", (), np.int64)
         grown("open_shown", (2,), np.float32, np.nan)
         grown("passed", (PASSED,), np.int32, -1)
@@ -273,6 +289,8 @@ class Users:
     history: Int32Array  #: (capacity, HISTORY) rows in the replica, newest first, -1 for none
     open_row: Int32Array  #: (capacity,) the video that the latest events are about, -1 for none
     open_liked: UInt8Array  #: (capacity,) whether one of them was positive
+    hour: Int32Array  #: (capacity,) the latest hour of a first positive, since 1970
+    in_hour: Int32Array  #: (capacity,) first positives since it began
     open_in: Int64Array  #: (capacity,) number of the batch in which they came to it
     open_shown: Float32Array  #: (capacity, 2) what `Popularity.shown_features` said of it then, NaN if not known
     passed: Int32Array  #: (capacity, PASSED) videos passed over without liking them, newest first, -1 for none
@@ -371,6 +389,8 @@ class Users:
             self.p,
             self.pacc,
             self.open_liked,
+            self.hour,
+            self.in_hour,
             self.recent,
             self.recent_at,
             self.counts,
@@ -469,6 +489,7 @@ class Users:
             np.full((m, PASSED), -1, np.int32),
             np.zeros(m, np.bool_),
             np.zeros(m, np.bool_),
+            np.zeros(m, np.bool_),
         )
         self._batch += 1
         done = 0
@@ -477,7 +498,8 @@ class Users:
                 done, slots, rows, items, event_ids, kinds, acts, positive, at_ms,
                 self.history, self.recent, self.recent_at, self.counts, self.last_ms,
                 self.seen_pool, self._seen_top, self.seen_offset, self.seen_length, self.seen_room,
-                alive, self.open_row, self.open_liked, self.open_in, self._batch, self.passed, *admitted,
+                alive, self.open_row, self.open_liked, self.open_in, self._batch, self.passed, self.hour, self.in_hour,
+                *admitted,
             ))  # fmt: skip
             if done == m:
                 return admitted

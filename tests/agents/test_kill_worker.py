@@ -23,6 +23,7 @@ from state.replica import video_code
 from state.store import RocksStore
 from state.users import DUPLICATE, IGNORED, KINDS, POSITIVE, SIGNAL
 from tests.agents.running_worker import RunningWorker
+from topics.evidence import SHOWN
 from topics.interactions import Interaction, decode_value, encode
 from topics.partitions import partition_of
 from topics.rejected import Rejected
@@ -107,7 +108,9 @@ def wait_for_items(bootstrap: str, worker: RunningWorker, log: list[Message]) ->
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
         items = latest(read_committed(bootstrap, changelog_topic(APP, VERSION, "items")))
-        counted = sum(int(rows.read_item(v)["counts"].sum()) for (_, key), v in items.items() if key[:2] == rows.ITEM)
+        counted = sum(
+            int(rows.read_item(v)["counts"][:SHOWN].sum()) for (_, key), v in items.items() if key[:2] == rows.ITEM
+        )
         if counted >= len(log) - totals["dead"] - totals["duplicate"]:
             break
         time.sleep(0.2)

@@ -36,6 +36,7 @@ from state.replica import video_code
 from state.users import KINDS
 from tests.agents.running_worker import RunningWorker, handled, latest, read_committed
 from topics.dead_letter import parse_dead_letter
+from topics.evidence import SHOWN
 from topics.groups import committed, members
 from topics.interactions import Interaction, decode_value, encode
 from topics.partitions import partition_of
@@ -193,11 +194,13 @@ def interactions(log: list[Message]) -> Iterator[Interaction]:
 
 def wait_for_items(bootstrap: str, version: str, log: list[Message]) -> None:
     """Wait until all evidence is in committed rows of videos."""
-    expected = sum(Recount(interactions(log)).items.values())
+    expected = sum(n for (_, kind), n in Recount(interactions(log)).items.items() if kind != SHOWN)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         items = changelog(bootstrap, version, "items")
-        if expected == sum(int(rows.read_item(v)["counts"].sum()) for (_, k), v in items.items() if k[:2] == rows.ITEM):
+        if expected == sum(
+            int(rows.read_item(v)["counts"][:SHOWN].sum()) for (_, k), v in items.items() if k[:2] == rows.ITEM
+        ):
             return
         time.sleep(0.2)
     raise AssertionError(f"not all evidence of {expected} events is in the videos' rows")

@@ -44,6 +44,7 @@ class Seen(NamedTuple):
     passes: list[str]
     came: bool
     before: bool
+    damped: bool
 
 
 def drive(users: Users, replica: Replica, events: list[Event], alive: list[bool] | None = None) -> list[Seen]:
@@ -63,8 +64,8 @@ def drive(users: Users, replica: Replica, events: list[Event], alive: list[bool]
     assert admitted.histories.shape == (len(events), HISTORY)
     assert admitted.passes.shape == (len(events), PASSED)
     return [
-        Seen(int(outcome), named(replica, history), named(replica, passes), bool(came), bool(before))
-        for outcome, history, passes, came, before in zip(*admitted, strict=True)
+        Seen(int(outcome), named(replica, history), named(replica, passes), bool(came), bool(before), bool(damped))
+        for outcome, history, passes, came, before, damped in zip(*admitted, strict=True)
     ]
 
 
@@ -96,7 +97,7 @@ class Reference:
             self._came[event.user] = self._batch
         before = outcome != DUPLICATE and self._came[event.user] != self._batch
         # What they had passed over when they liked it; the video itself is taken out of it before.
-        return Seen(outcome, history, list(user.passed) if outcome == POSITIVE else [], came, before)
+        return Seen(outcome, history, list(user.passed) if outcome == POSITIVE else [], came, before, user.damped)
 
 
 def check(users: Users, replica: Replica, slot: int, plain: PlainUser) -> None:
@@ -266,7 +267,7 @@ def test_only_what_was_open_before_the_batch_was_come_to_before_it() -> None:
 def test_a_duplicate_opens_nothing() -> None:
     replica, users = replica_of(), Users(2, 32)
     seen = drive(users, replica, [viewed("a", 1), viewed("b", 2), viewed("a", 1), viewed("b", 3), viewed("c", 4)])
-    assert seen[2] == Seen(DUPLICATE, [], [], False, False)
+    assert seen[2] == Seen(DUPLICATE, [], [], False, False, False)
     assert [each.came for each in seen] == [True, True, False, False, True]
 
 
