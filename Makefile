@@ -27,7 +27,7 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## run the benchmarks, about half an hour; ARGS=--json prints one object each
+bench: $(STAMP) ## run the benchmarks, about an hour; ARGS=--json prints one object each
 	@for name in $(BENCHMARKS); do echo "bench/$$name.py" >&2 && $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove .venv and what tools cached; .headrace (your state and Kafka's log) stays
