@@ -131,7 +131,7 @@ def figures(study: Study, targets: Mapping[str, float]) -> dict[str, Any]:
     groups = {group: study.arms(group)["served"] for group in ("cold", "warm")}
     return {
         "n": n,
-        "arms": arms,
+        **arms,
         "served_ratio": ratios,
         "best_single": {"arm": best(SINGLES), **ratios[best(SINGLES)]},
         "cold": {"n": cold, **{name: groups["cold"][name] for name in kept}},
@@ -194,7 +194,7 @@ def check(measured: Mapping[str, Measured]) -> tuple[dict[str, Any], list[str]]:
 
 def record(measured: Mapping[str, Measured]) -> None:
     """Keep results as those that later ones are held against."""
-    kept = ("n", "arms", "served_ratio")
+    kept = ("n", "served", "popularity_decayed", "item_knn", "mf", "served_ratio")
     recorded.save(
         {
             name: {**{key: found.figures[key] for key in kept}, **found.hits.to_json(), "commit": commit()}
