@@ -32,7 +32,6 @@ def learn(
     histories: Int32Array,
     admitted: Admitted,
     first: BoolArray,
-    seed_offset: int,
 ) -> None:
     """Give the ranker its lessons of a micro-batch.
 
@@ -41,16 +40,17 @@ def learn(
     slots, rows : int32, shape (m,); of each first positive
     histories : int32, shape (m, 20); the user's positives before it, newest first, -1 for none
     admitted, first : what became of all events of the batch, and which of them (bool) these are
-    seed_offset : of the batch's first record; seeds the draws
     """
     numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
     share = np.clip(LESSONS_DENSE / engine.options.partitions / numbers, LEAST_SHARE, 1.0)
-    drawn = uniforms(engine.options.seed, np.uint64(seed_offset) + np.arange(len(rows)).astype(np.uint64))
+    # By the number of the positive, so that it does not matter what batches there are.
+    seeds = (np.uint64(shard.partition) << np.uint64(40)) + numbers.astype(np.uint64)
+    drawn = uniforms(engine.options.seed, seeds)
     passes, before = admitted.passes[first], admitted.before[first]
     for e in np.flatnonzero(drawn < share).tolist():
         # That it was shown to this user is no news to the lesson: at serving it had not been.
         shown = engine.users.open_shown[slots[e]] if before[e] else None
-        teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, seed_offset + e)
+        teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, int(seeds[e]))
 
 
 def teach(

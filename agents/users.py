@@ -191,11 +191,10 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
         shown, none = np.full(int(came.sum()), SHOWN, np.uint8), np.zeros(int(came.sum()), np.bool_)
         shard.pending.add_events(rows[came], shown, none, at_ms[came])
     if first.any():
-        seed_offset = int(events.offsets[0])
         histories = admitted.histories[first]
         # The ranker before all others: it must see what was known when the user chose.
-        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted, first, seed_offset)
-        _teach(engine, shard, slots[first], rows[first], histories, at_ms[first], seed_offset)
+        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted, first)
+        _teach(engine, shard, slots[first], rows[first], histories, at_ms[first], int(events.offsets[0]))
         shard.totals["positives"] += int(first.sum())
     # As it is now, before what this batch has shown counts.
     users.open_shown[slots[came]] = engine.popularity.shown_features(rows[came], engine.now())

@@ -250,8 +250,8 @@ def _learn(
     m, features = items.shape
     inputs = user.shape[0]
     width = features + inputs
-    linear = features * (1 + 5)
-    parameters = linear + hidden * width + hidden
+    parameters = start.shape[0]
+    linear = parameters - hidden * (width + 1)
     # The set: the chosen one, the best others, random ones of the rest.
     order = np.argsort(-scores)
     taken = np.empty(1 + top + random, np.int64)
