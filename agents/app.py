@@ -16,7 +16,7 @@ import faust
 import structlog
 from faust.types import TP
 
-from agents import catalog, items, users
+from agents import catalog, items, ranking, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.takeover import changelog_consumer, take_over
@@ -187,6 +187,8 @@ class HeadraceApp(faust.App):
             records = records.before(until)
         users_held = self.engine.users
         chunk = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
+        if topic == specs.INTERACTIONS and shard is not None:
+            chunk = ranking.batch_of(shard, self.engine.options.partitions, chunk)
         for first in range(0, len(records), chunk):
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.

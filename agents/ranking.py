@@ -13,15 +13,29 @@ from online_models.features import FEATURES
 from state import ranking
 from state.engine import Engine
 from state.shard import Shard
-from state.types import BoolArray, Float32Array, Int32Array
+from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
 from state.users import Admitted
 
 #: A lesson costs fifty times what the other models take for an event, and the more there have been, the less another one changes:
 #: of the first so many positives of all shards each teaches the ranker, of twice as many every second, and so on, down to a share.
 LESSONS_DENSE = 10_000
 LEAST_SHARE = 1 / 64
+#: Lessons while the loop is held, some milliseconds, and the share of records that are first positives, about.
+LESSONS_AT_ONCE = 25
+POSITIVES_SHARE = 0.25
 
 _SHOWN = slice(FEATURES.index("shown_300"), FEATURES.index("shown_3000") + 1)
+
+
+def share_taught(numbers: Int64Array, partitions: int) -> Float64Array:
+    """Share of a shard's positives with these numbers (int64, shape (m,)) that teach the ranker; float64, shape (m,)."""
+    return np.clip(LESSONS_DENSE / partitions / np.maximum(numbers, 1), LEAST_SHARE, 1.0)
+
+
+def batch_of(shard: Shard, partitions: int, most: int) -> int:
+    """Records to learn at once, at most `most`: so many that the lessons among them hold the loop for a few milliseconds."""
+    share = float(share_taught(np.array([shard.totals["positives"]]), partitions)[0])
+    return max(1, min(most, int(LESSONS_AT_ONCE / (POSITIVES_SHARE * share))))
 
 
 def learn(
@@ -42,7 +56,7 @@ def learn(
     admitted, first : what became of all events of the batch, and which of them (bool) these are
     """
     numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
-    share = np.clip(LESSONS_DENSE / engine.options.partitions / numbers, LEAST_SHARE, 1.0)
+    share = share_taught(numbers, engine.options.partitions)
     # By the number of the positive, so that it does not matter what batches there are.
     seeds = (np.uint64(shard.partition) << np.uint64(40)) + numbers.astype(np.uint64)
     drawn = uniforms(engine.options.seed, seeds)
@@ -77,11 +91,12 @@ def teach(
     allowed = replica.active[: len(replica)].copy()
     allowed[replica.find_codes(engine.users.seen(slot))] = False
     allowed[row] = replica.active[row]
-    rows, votes = ranking.propose(engine, context, allowed)
-    place = int(np.searchsorted(rows, row))
-    if place == len(rows) or rows[place] != row or len(rows) < 2:
+    found = ranking.propose_with(engine, context, allowed, row)
+    if found is None or len(found[0]) < 2:
         engine.lessons["no_candidate"] += 1
         return
+    rows, votes = found
+    place = int(np.searchsorted(rows, row))
     described = ranking.described(engine, context, rows, votes)
     if shown is not None:
         described.items[place, _SHOWN] = shown

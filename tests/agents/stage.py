@@ -27,7 +27,6 @@ from state.store import OFFSET_KEY, TOPIC_KEY, RocksStore
 from state.users import DUPLICATE, IGNORED, KINDS, POSITIVE, SIGNAL
 from tests.agents.faults import Fault
 from tests.agents.lives import HOST, Life, Lives
-from topics.evidence import SHOWN
 from topics.interactions import Interaction, decode_value, encode
 from topics.partitions import partition_of
 from topics.rejected import Rejected
@@ -198,9 +197,7 @@ class Stage:
         """Events in committed rows of videos."""
         items = self.table(app, "items")
         return sum(
-            int(rows.read_item(value)["counts"][:SHOWN].sum())
-            for (_, key), value in items.items()
-            if key[:2] == rows.ITEM
+            int(rows.read_item(value)["counts"].sum()) for (_, key), value in items.items() if key[:2] == rows.ITEM
         )
 
 

@@ -451,3 +451,17 @@ def test_which_positives_teach_does_not_depend_on_the_batch(monkeypatch: pytest.
         found.append((state.engine.lessons["learned"], state.totals()["positives"]))
     assert abs(found[0][0] - found[1][0]) < 30
     assert found[0][1] == found[1][1] == 300
+
+
+def test_a_batch_is_so_small_that_its_lessons_hold_the_loop_for_milliseconds() -> None:
+    state = world(1)
+    shard = state.engine.shards[0]
+    assert lessons.batch_of(shard, 1, 1_000) == 100
+    shard.totals["positives"] = 10 * lessons.LESSONS_DENSE
+    assert lessons.batch_of(shard, 1, 1_000) == 1_000
+    assert lessons.batch_of(shard, 1, 1) == 1
+    for positives in (0, 1, lessons.LESSONS_DENSE, 10**9):
+        shard.totals["positives"] = positives
+        size = lessons.batch_of(shard, 1, 1_000_000)
+        share = float(lessons.share_taught(np.array([positives]), 1)[0])
+        assert size * lessons.POSITIVES_SHARE * share <= lessons.LESSONS_AT_ONCE

@@ -5,7 +5,7 @@ import pytest
 
 from api.recommend import recommend, similar, trending
 from state.engine import Engine
-from state.ranking import best, find, score_rows
+from state.ranking import best, find, propose, propose_with, score_rows
 from state.users import KINDS
 from tests.agents.world import World, liked, world
 from topics.catalog import Video
@@ -114,6 +114,25 @@ def test_candidates_first_gives_the_list_of_scoring_everything(two_tastes: World
     assert score_rows(engine, context, allowed, 8, exact_below=0).rows.tolist() == whole.rows.tolist()
     allowed[whole.rows[0]] = False
     assert whole.rows[0] not in find(engine, context, allowed).rows
+
+
+def test_a_lesson_finds_what_serving_proposes_and_only_if_the_chosen_one_is_among_it(two_tastes: World) -> None:
+    engine = two_tastes.engine
+    for number in range(600):
+        two_tastes.put(f"other{number}", Video(title=f"other {number}"))
+    two_tastes.settle()
+    rejected = 0
+    for user in ("car-fan1", "cat-fan0", "nobody"):
+        slot = engine.users.find(user, two_tastes.partition_of(user))
+        context = engine.stranger() if slot is None else engine.context(slot)
+        allowed = engine.replica.active[: len(engine.replica)].copy()
+        rows, _ = propose(engine, context, allowed)
+        for row in range(len(engine.replica)):
+            found = propose_with(engine, context, allowed, row)
+            assert (found is None) == (row not in rows)
+            assert found is None or found[0].tolist() == rows.tolist()
+            rejected += found is None
+    assert rejected > 900
 
 
 def test_best_leaves_out_what_is_no_number_and_breaks_ties_by_place() -> None:
