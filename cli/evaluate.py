@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -102,24 +103,23 @@ def _summary(study: "Study") -> str:
 
 
 def _table(study: "Study") -> Table:
+    """What fits on a narrow screen; `--json` has the rest."""
     everyone, groups = study.arms(), (study.arms("cold"), study.arms("warm"))
-    recall = f"recall@{study.k}"
-    names = [name for name in next(iter(everyone.values())) if name not in ("se", "seed_sd")]
-    table = Table(title="prequential, whole unseen catalogue")
-    table.add_column("arm")
-    for name in (*names, "recall, cold", "recall, warm", "served is"):
-        table.add_column(name, justify="right")
+    recall, ndcg = f"recall@{study.k}", f"ndcg@{study.k}"
+    table = Table(title="prequential, whole unseen catalogue", box=SIMPLE, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for name in (recall, "± se", ndcg, "cold", "warm", "served is"):
+        table.add_column(name, justify="right", no_wrap=True)
     for arm, means in everyone.items():
-        shown = [f"{means[name]:.4f}" for name in names]
-        shown[names.index(recall)] += f" ± {means['se']:.4f}"
+        shown = [f"{means[name]:.4f}" for name in (recall, "se", ndcg)]
         ratio, error = study.ratio(arm)
-        times = "" if arm == "served" or ratio != ratio else f"{ratio:.2f} ± {error:.2f} times"
+        times = "" if arm == "served" or ratio != ratio else f"{ratio:.2f} ± {error:.2f}"
         table.add_row(arm, *shown, *(f"{group[arm][recall]:.4f}" for group in groups), times)
     return table
 
 
 def _ablations(study: "Study") -> Table:
-    table = Table(title="served without a part")
+    table = Table(title="served without a part", box=SIMPLE, pad_edge=False)
     for name in ("without", f"recall@{study.k}", "difference", "standard error"):
         table.add_column(name, justify="left" if name == "without" else "right")
     rows: Sequence[tuple[str, float, float, float]] = study.ablated()
