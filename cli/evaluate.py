@@ -106,7 +106,7 @@ def _table(study: "Study") -> Table:
     """What fits on a narrow screen; `--json` has the rest."""
     everyone, groups = study.arms(), (study.arms("cold"), study.arms("warm"))
     recall, ndcg = f"recall@{study.k}", f"ndcg@{study.k}"
-    table = Table(title="prequential, whole unseen catalogue", box=SIMPLE, pad_edge=False)
+    table = Table(title="prequential, whole unseen catalogue", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("arm", no_wrap=True)
     for name in (recall, "± se", ndcg, "cold", "warm", "served is"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -119,7 +119,7 @@ def _table(study: "Study") -> Table:
 
 
 def _ablations(study: "Study") -> Table:
-    table = Table(title="served without a part", box=SIMPLE, pad_edge=False)
+    table = Table(title="served without a part", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("without", f"recall@{study.k}", "difference", "standard error"):
         table.add_column(name, justify="left" if name == "without" else "right")
     rows: Sequence[tuple[str, float, float, float]] = study.ablated()
