@@ -64,7 +64,8 @@ def learn(
     for e in np.flatnonzero(drawn < share).tolist():
         # That it was shown to this user is no news to the lesson: at serving it had not been.
         shown = engine.users.open_shown[slots[e]] if before[e] else None
-        teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, int(seeds[e]))
+        became = teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, int(seeds[e]))
+        engine.lessons[became] += 1
 
 
 def teach(
@@ -76,30 +77,29 @@ def teach(
     passed: Int32Array,
     shown: Float32Array | None,
     seed: int,
-) -> None:
-    """One lesson: the user in `slot`, whose positives were `history`, chose `row`, of which `shown` was known before."""
+) -> str:
+    """One lesson: the user in `slot`, whose positives were `history`, chose `row`, of which `shown` was known before.
+
+    Returns what became of it, as `Engine.lessons` counts it.
+    """
     replica = engine.replica
     if shown is not None and np.isnan(shown).any():
         # They came to it before they were last read from the store.
-        engine.lessons["no_candidate"] += 1
-        return
+        return "no_candidate"
     if not replica.described(row) and not replica.counts[row].any():
         # It has come with this event: nobody could have listed it.
-        engine.lessons["no_candidate"] += 1
-        return
+        return "no_candidate"
     context = Context(history[history >= 0], engine.users.p[slot], engine.now(), passed[passed >= 0])
-    allowed = replica.active[: len(replica)].copy()
-    allowed[replica.find_codes(engine.users.seen(slot))] = False
+    allowed = engine.allowed(slot)
     allowed[row] = replica.active[row]
     found = ranking.propose_with(engine, context, allowed, row)
     if found is None or len(found[0]) < 2:
-        engine.lessons["no_candidate"] += 1
-        return
+        return "no_candidate"
     rows, votes = found
     place = int(np.searchsorted(rows, row))
     described = ranking.described(engine, context, rows, votes)
     if shown is not None:
         described.items[place, _SHOWN] = shown
     lesson = engine.ranker.learn(shard.partition, described, len(context.history), place, seed)
-    engine.lessons["learned" if lesson.learned else "refused"] += 1
     shard.taught |= lesson.learned
+    return "learned" if lesson.learned else "refused"

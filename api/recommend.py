@@ -51,10 +51,7 @@ def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[lis
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
     slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
     context = engine.stranger() if slot is None else engine.context(slot)
-    allowed = engine.replica.active[: len(engine.replica)].copy()
-    if slot is not None:
-        allowed[engine.replica.find_codes(engine.users.seen(slot))] = False
-    places = _places(engine, context, allowed, n)
+    places = _places(engine, context, engine.allowed(slot), n)
     served = [Served(row, score, _reasons(engine, context, row, explores)) for row, score, explores in places]
     return served, "owner" if len(context.history) else "trending"
 

@@ -224,8 +224,7 @@ def time_lists(engine: Engine, lists: int) -> dict[str, Any]:
         # The first ones load code and caches.
         for slot in [*slots[:5], *slots]:
             context = engine.context(slot)
-            allowed = engine.replica.active[: len(engine.replica)].copy()
-            allowed[engine.replica.find_codes(engine.users.seen(slot))] = False
+            allowed = engine.allowed(slot)
             began = time.perf_counter()
             way(engine, context, allowed, N)
             took[name].append(1000.0 * (time.perf_counter() - began))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from online_models.base import Context
+from online_models.neighbours import Neighbours
 from state.engine import Engine
 from state.types import Float64Array
 
@@ -78,10 +79,10 @@ def _markov(engine: Engine, context: Context, n: int) -> Scores:
     return _voted(engine.markov, engine, context, n)
 
 
-def _voted(model: object, engine: Engine, context: Context, n: int) -> Scores:
+def _voted(model: Neighbours, engine: Engine, context: Context, n: int) -> Scores:
     plays = engine.popularity.columns["plays"]
     out = np.empty(n, np.float32)
-    model.scores(context.history, plays, context.ticks, out)  # type: ignore[attr-defined] # one of the two tables
+    model.scores(context.history, plays, context.ticks, out)
     # Most videos are nobody's neighbour: that baseline is far better with popularity to order them.
     return Scores(out.astype(np.float64), plays[:n])
 

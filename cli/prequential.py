@@ -92,10 +92,9 @@ def row_starts(table: EventTable, events: Int64Array) -> Int64Array:
     One row of a log may be an impression, a watch and a like at one time: they follow each other in the table, with the same
     user, video and time. Whoever asks what was known before one of them must leave out all of them.
     """
-    users = table.user_ids.dictionary_encode().indices.to_numpy()
-    videos = table.video_ids.dictionary_encode().indices.to_numpy()
+    pairs = _pairs(table)
     same = np.zeros(len(table), np.bool_)
-    same[1:] = (users[1:] == users[:-1]) & (videos[1:] == videos[:-1]) & (table.at_ms[1:] == table.at_ms[:-1])
+    same[1:] = (pairs[1:] == pairs[:-1]) & (table.at_ms[1:] == table.at_ms[:-1])
     starts: Int64Array = np.maximum.accumulate(np.where(same, 0, np.arange(len(table))))
     return starts[events]
 
@@ -237,11 +236,10 @@ class Evaluator:
         """Context, allowed rows, the target's row if it is known, and the user's events so far."""
         engine = self.engine
         slot = engine.users.find(self.table.user_ids[event].as_py(), 0)
-        allowed = engine.replica.active[: len(engine.replica)].copy()
+        allowed = engine.allowed(slot)
         target = engine.replica.find(self.table.video_ids[event].as_py())
         if slot is None:
             return engine.stranger(), allowed, target, 0
-        allowed[engine.replica.find_codes(engine.users.seen(slot))] = False
         return engine.context(slot), allowed, target, int(engine.users.counts[slot].sum())
 
     def _choose(self, event: int) -> Int64Array:

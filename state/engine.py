@@ -23,7 +23,7 @@ from state.charts import Charts
 from state.index import ItemIndex
 from state.replica import Replica
 from state.shard import Shard
-from state.types import Float64Array, Int32Array, Int64Array
+from state.types import BoolArray, Float64Array, Int32Array, Int64Array
 from state.users import Users
 from topics.catalog import Video
 from topics.evidence import SHOWN
@@ -111,6 +111,13 @@ class Engine:
     def stranger(self) -> Context:
         """What scoring knows of a user it has never met."""
         return Context(np.empty(0, np.int32), np.zeros(FACTORS, np.float32), self.now())
+
+    def allowed(self, slot: int | None) -> BoolArray:
+        """What may be listed for the user in `slot`, None for a stranger: bool, by row, the caller's own."""
+        allowed: BoolArray = self.replica.active[: len(self.replica)].copy()
+        if slot is not None:
+            allowed[self.replica.find_codes(self.users.seen(slot))] = False
+        return allowed
 
     def add_shard(self, shard: Shard) -> None:
         """Start owning a shard: its videos join the replica; its users come when they are asked for."""
