@@ -141,12 +141,19 @@ class Described(NamedTuple):
 
 
 @part
-def _add_code(codes: Int32Array, shares: Float32Array, code: int, share: float) -> None:
-    if code == 0:
-        return
+def _place_of(codes: Int32Array, code: int) -> int:
+    """Where the code stands in a small table, or would."""
     place = (code * 7) & (codes.shape[0] - 1)
     while codes[place] != 0 and codes[place] != code:
         place = (place + 1) & (codes.shape[0] - 1)
+    return int(place)
+
+
+@part
+def _add_code(codes: Int32Array, shares: Float32Array, code: int, share: float) -> None:
+    if code == 0:
+        return
+    place = _place_of(codes, code)
     codes[place] = code
     shares[place] += np.float32(share)
 
@@ -155,9 +162,7 @@ def _add_code(codes: Int32Array, shares: Float32Array, code: int, share: float) 
 def _share_of(codes: Int32Array, shares: Float32Array, code: int) -> float:
     if code == 0:
         return 0.0
-    place = (code * 7) & (codes.shape[0] - 1)
-    while codes[place] != 0 and codes[place] != code:
-        place = (place + 1) & (codes.shape[0] - 1)
+    place = _place_of(codes, code)
     return float(shares[place]) if codes[place] == code else 0.0
 
 

@@ -20,7 +20,7 @@ from online_models.base import (
     ItemModel,
     accepted,
 )
-from online_models.kernel import f32, f64, i32, i64, kernel, read, void, write
+from online_models.kernel import f32, f64, i32, i64, kernel, part, read, void, write
 
 HALF_LIVES = (300.0, 3_000.0, 30_000.0)
 """In ticks. Days of a small site, hours of a large one; the best differs by data set, so all three are kept."""
@@ -37,6 +37,30 @@ NEVER = -1
 
 LONG_AGO = 100.0
 """Half-lives after which a count no longer fades: 1e-30 of it is left, and less would be slow denormal floats."""
+
+
+@part
+def _add(
+    counts: Float64Array | Float32Array,
+    at: Float64Array,
+    row: int,
+    ticks: float,
+    weight: float,
+    half_lives: Float64Array,
+    fresh: bool,
+) -> None:
+    """Add `weight` to each of a row's fading counts, which are as of `at`; the first one sets their time."""
+    step = ticks - at[row]
+    if fresh:
+        step = 0.0
+        at[row] = ticks
+    for c in range(counts.shape[1]):
+        if step >= 0.0:
+            counts[row, c] = counts[row, c] * 2.0 ** (-step / half_lives[c]) + weight
+        else:
+            counts[row, c] += weight * 2.0 ** (step / half_lives[c])
+    if step > 0.0:
+        at[row] = ticks
 
 
 @kernel(
@@ -76,17 +100,7 @@ def _apply(
     for e in range(rows.shape[0]):
         row = rows[e]
         weight = weights[e]
-        step = ticks[e] - decayed_at[row]
-        if plays[row] == 0.0 and decayed[row, 0] == 0.0:
-            step = 0.0
-            decayed_at[row] = ticks[e]
-        for c in range(half_lives.shape[0]):
-            if step >= 0.0:
-                decayed[row, c] = decayed[row, c] * 2.0 ** (-step / half_lives[c]) + weight
-            else:
-                decayed[row, c] += weight * 2.0 ** (step / half_lives[c])
-        if step > 0.0:
-            decayed_at[row] = ticks[e]
+        _add(decayed, decayed_at, row, ticks[e], weight, half_lives, plays[row] == 0.0 and decayed[row, 0] == 0.0)
         plays[row] += weight
         if first_ms[row] < 0 or at_ms[e] < first_ms[row]:
             first_ms[row] = at_ms[e]
@@ -124,17 +138,7 @@ def _show(
             return 2
     for e in range(rows.shape[0]):
         row = rows[e]
-        step = ticks[e] - shown_at[row]
-        if shown[row, 0] == 0.0:
-            step = 0.0
-            shown_at[row] = ticks[e]
-        for c in range(shown.shape[1]):
-            if step >= 0.0:
-                shown[row, c] = np.float32(shown[row, c] * 2.0 ** (-step / half_lives[c]) + 1.0)
-            else:
-                shown[row, c] += np.float32(2.0 ** (step / half_lives[c]))
-        if step > 0.0:
-            shown_at[row] = ticks[e]
+        _add(shown, shown_at, row, ticks[e], 1.0, half_lives, shown[row, 0] == 0.0)
     return 0
 
 
@@ -222,15 +226,17 @@ class Popularity(ItemModel):
 
     def shown_lately(self, ticks: float, n_items: int) -> Float32Array:
         """How often the first `n_items` rows were shown, faded with the shortest half-life as of `ticks`; float32, (n_items,)."""
-        elapsed = np.clip((ticks - self.columns["shown_at"][:n_items]) / HALF_LIVES[0], 0.0, LONG_AGO)
-        return (self.columns["shown"][:n_items, 0] * np.exp2(-elapsed)).astype(np.float32)
+        return self._shown_as_of(np.arange(n_items), ticks)[:, 0].astype(np.float32)
 
     def shown_features(self, rows: Int32Array, ticks: float) -> Float32Array:
         """Logarithms of how often `rows` (int32, shape (m,)) were shown, faded as of `ticks`; float32, shape (m, 2)."""
-        elapsed = np.maximum(ticks - self.columns["shown_at"][rows], 0.0)[:, None] / self._half_lives[:SHOWN_HALF_LIVES]
-        faded = self.columns["shown"][rows] * np.exp2(-np.minimum(elapsed, LONG_AGO))
-        logs: Float32Array = np.log(faded + COUNT_FLOOR).astype(np.float32)
+        logs: Float32Array = np.log(self._shown_as_of(rows, ticks) + COUNT_FLOOR).astype(np.float32)
         return logs
+
+    def _shown_as_of(self, rows: Int32Array | Int64Array, ticks: float) -> Float64Array:
+        elapsed = np.maximum(ticks - self.columns["shown_at"][rows], 0.0)[:, None] / self._half_lives[:SHOWN_HALF_LIVES]
+        shown: Float64Array = self.columns["shown"][rows] * np.exp2(-np.minimum(elapsed, LONG_AGO))
+        return shown
 
     def score_many(self, context: Context, rows: Int32Array) -> Float32Array:
         """Score by the count with the middle half-life, 3,000 ticks."""

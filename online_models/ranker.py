@@ -82,8 +82,9 @@ all unseen ones) on the first 30% of two logs, short videos and films, the same 
 _BLEND_FROM = (1, 5)
 
 
-BLEND_UNTIL = 61.0 * 300
-"""Compared candidates after which the blend counts half: what lessons teach is better, and the blend would only be unlearned."""
+BLEND_UNTIL = 300.0 * (1 + TOP + RANDOM)
+"""Compared candidates, of 300 full lessons, after which the blend counts half: what lessons teach is better, and the blend would
+only be unlearned."""
 
 
 class Lesson(NamedTuple):
@@ -213,7 +214,8 @@ def _unpack(
     read(f32),
     read(f32),
     read(f32),
-    i64,
+    read(f32, 2),
+    read(f32),
     i64,
     i64,
     u64,
@@ -234,7 +236,8 @@ def _learn(
     start: Float32Array,
     mean: Float32Array,
     scale: Float32Array,
-    hidden: int,
+    inner: Float32Array,
+    outer: Float32Array,
     bucket: int,
     chosen: int,
     seed: int,
@@ -249,7 +252,7 @@ def _learn(
     """One step; returns the loss, or minus 1 less the loss if it is refused: then nothing has changed."""
     m, features = items.shape
     inputs = user.shape[0]
-    width = features + inputs
+    hidden, width = inner.shape
     parameters = start.shape[0]
     linear = parameters - hidden * (width + 1)
     # The set: the chosen one, the best others, random ones of the rest.
@@ -292,11 +295,6 @@ def _learn(
         total += np.exp(logits[s] - highest)
     loss = np.log(total) + highest - logits[0]
 
-    inner, outer = linear, linear + hidden * width
-    weights = np.empty((hidden, width), np.float32)
-    for h in range(hidden):
-        for c in range(width):
-            weights[h, c] = start[inner + h * width + c] + state[inner + h * width + c]
     flat = np.zeros(features, np.float32)
     deep = np.zeros((hidden, width), np.float32)
     gradient = np.zeros(parameters)
@@ -314,13 +312,13 @@ def _learn(
                 x[c] = np.float32(0.0)
             flat[c] += error * x[c]
         for h in range(hidden):
-            weight = weights[h]
+            weight = inner[h]
             unit = np.float32(0.0)
             for c in range(width):
                 unit += weight[c] * x[c]
             if unit > np.float32(0.0):
-                gradient[outer + h] += error * unit
-                back = error * np.float32(start[outer + h] + state[outer + h])
+                gradient[linear + hidden * width + h] += error * unit
+                back = error * outer[h]
                 slope = deep[h]
                 for c in range(width):
                     slope[c] += back * x[c]
@@ -328,7 +326,7 @@ def _learn(
         gradient[c] = flat[c]
     for h in range(hidden):
         for c in range(width):
-            gradient[inner + h * width + c] = deep[h, c]
+            gradient[linear + h * width + c] = deep[h, c]
     for c in range(features):
         gradient[own + c] = gradient[c]
     sound = abs(loss) < np.inf
@@ -464,8 +462,8 @@ class Ranker:
         part = self._parts.setdefault(number, np.zeros(SIZE))
         draw = int(mix64(np.array([seed], np.uint64))[0])
         loss = _learn(
-            self._total, part, described.items, described.user, scores, self._start, self._mean, self._scale, HIDDEN,
-            bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT, MISSING,
+            self._total, part, described.items, described.user, scores, self._start, self._mean, self._scale,
+            self._inner, self._outer, bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT, MISSING,
         )  # fmt: skip
         if loss < -0.5:
             self.refused += 1
