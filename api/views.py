@@ -14,10 +14,10 @@ from agents.app import HeadraceApp
 from api.errors import Problem, bad_request, not_found, unavailable
 from api.middleware import answer
 from api.producer import LogWriter
-from api.recommend import Served, recommend, similar, trending
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
 from infra import metrics
 from state.errors import StateError
+from state.lists import Served, recommend, similar, trending
 from topics import catalog, specs
 from topics.ids import is_id
 from topics.interactions import decode_value, encode, require_time

@@ -24,7 +24,6 @@ from rich.console import Console
 
 from agents import ranking
 from agents.app import CHUNK
-from api.recommend import rank
 from bench.brokerless import BrokerlessWorker
 from bench.logs import LOGS, Log, data_folder
 from bench.report import emit
@@ -32,6 +31,7 @@ from bench.workload import PARTITIONS, SEED, USERS, VIDEOS
 from ingestion.simulate import Audience
 from state.engine import DAY_MS, Engine, EngineOptions
 from state.index import EXACT_BELOW
+from state.lists import rank
 from state.ranking import score_rows
 from topics.interactions import Interaction
 from topics.record_batch import Record

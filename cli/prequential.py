@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents import items, users
-from api.recommend import rank
 from cli.arms import COMPONENTS, DEFAULT, HALF_LIVES, REFITTED, CountedPopularity, Scores
 from cli.positions import ABSENT, Positions
 from cli.refit import Refit, make
 from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
 from state.engine import DAY_MS, Engine, EngineOptions
+from state.lists import rank
 from state.rows import Cut
 from state.shard import Shard
 from state.store import MemoryStore

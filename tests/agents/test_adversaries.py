@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from api.recommend import recommend
 from cli.recount import Recount
+from state.lists import recommend
 from state.users import HOUR_MS, HOURLY_MAX
 from tests.agents.test_recount import check
 from tests.agents.world import NOW_MS, World, liked, world

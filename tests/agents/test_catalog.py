@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from api.recommend import recommend, similar, trending
 from state import rows
+from state.lists import recommend, similar, trending
 from tests.agents.world import EVIDENCE, World, liked, world
 from topics.catalog import Video
 from topics.specs import INTERACTIONS, VIDEOS

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from agents import ranking as lessons
-from api.recommend import recommend
 from online_models.base import Float32Array, Float64Array
 from online_models.features import FEATURES, Described
 from online_models.ranker import PARAMETERS, SIZE, Lesson
 from state import ranking, rows
+from state.lists import recommend
 from state.shard import Checkpoint, Shard
 from tests.agents.world import EVIDENCE, NOW_MS, World, liked, world
 from topics.catalog import Video

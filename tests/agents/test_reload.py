@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from api.recommend import recommend, trending
 from state import rows
+from state.lists import recommend, trending
 from tests.agents.world import World, random_events, world
 from topics.catalog import Video
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from api.recommend import recommend, similar, trending
 from state.engine import Engine
+from state.lists import recommend, similar, trending
 from state.ranking import best, find, propose, propose_with, score_rows
 from state.users import KINDS
 from tests.agents.world import World, liked, world
