@@ -7,8 +7,7 @@ the user. A lesson is one AdaGrad step (Duchi et al. 2011) on the softmax of the
 random ones, whose logits stand for all the rest (sampled softmax, Jean et al. 2015).
 
 Shards share one ranker. All that lessons change are sums: of steps, of squared gradients, of features. Each shard keeps the sums
-of its own lessons, its part; the ranker is the sum of the parts, wherever they were learned. So lessons of one worker follow
-each other as if there were one shard only, and lessons of many workers meet as fast as their rows travel.
+of its own lessons, its part; the ranker is the sum of the parts, wherever they were learned.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from online_models.base import Float32Array, Float64Array, ModelError, accepted
 from online_models.counters import mix64
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
 from online_models.kernel import f32, f64, i64, kernel, read, u64, void, write
+from online_models.parts import Parts
 
 HIDDEN = 16
 TOP = 40
@@ -377,8 +377,7 @@ class Ranker:
         self._blend = np.zeros((len(_BLEND_FROM) + 1, _F), np.float32)
         for name, weights in _BLEND.items():
             self._blend[:, FEATURES.index(name)] = weights
-        self._parts: dict[int, Float64Array] = {}
-        self._total = np.zeros(SIZE)
+        self._parts = Parts(SIZE)
         #: 0 for a feature to do without, else 1.
         self._heard = np.ones(_F, np.float32)
         self._mean, self._scale = np.zeros(_F, np.float32), np.zeros(_F, np.float32)
@@ -399,12 +398,12 @@ class Ranker:
 
     def _changed(self) -> None:
         derived = self._mean, self._scale, self._linear, self._inner, self._outer
-        _unpack(self._total, self._start, self._heard, *derived, LEAST_VARIANCE)
+        _unpack(self._parts.total, self._start, self._heard, *derived, LEAST_VARIANCE)
 
     @property
     def compared(self) -> float:
         """Candidates that all lessons so far have compared."""
-        return float(self._total[2 * PARAMETERS])
+        return float(self._parts.total[2 * PARAMETERS])
 
     def scores(self, described: Described, history_length: int) -> Float32Array:
         """Score candidates; pure.
@@ -459,10 +458,9 @@ class Ranker:
             sound = ~described.broken
             described = Described(described.items[sound], described.user, described.broken[sound])
         scores = self.scores(described, history_length)
-        part = self._parts.setdefault(number, np.zeros(SIZE))
         draw = int(mix64(np.array([seed], np.uint64))[0])
         loss = _learn(
-            self._total, part, described.items, described.user, scores, self._start, self._mean, self._scale,
+            self._parts.total, self._parts.own(number), described.items, described.user, scores, self._start, self._mean, self._scale,
             self._inner, self._outer, bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT, MISSING,
         )  # fmt: skip
         if loss < -0.5:
@@ -473,23 +471,19 @@ class Ranker:
 
     def part(self, number: int) -> Float64Array:
         """Copy of a shard's part, float64, shape (SIZE,)."""
-        return self._parts.get(number, np.zeros(SIZE)).copy()
+        return self._parts.copy(number)
 
     def put(self, number: int, values: Float64Array) -> bool:
         """Replace a shard's part; False, and nothing changed, where it is not sound."""
-        if values.shape != (SIZE,) or not _is_sound(values):
+        if values.shape != (SIZE,) or not _is_sound(values) or not self._parts.put(number, values, self._bounded):
             self.refused += 1
             return False
-        parts = {**self._parts, number: values.astype(np.float64)}
-        # In the order of their numbers, so that the sum has the same bits wherever it is made.
-        total = np.sum([parts[each] for each in sorted(parts)], axis=0)
-        if not (np.abs(self._start + total[:PARAMETERS]) <= LIMIT).all():
-            # No lesson would be taken any more.
-            self.refused += 1
-            return False
-        self._parts, self._total = parts, total
         self._changed()
         return True
+
+    def _bounded(self, total: Float64Array) -> bool:
+        """Whether any lesson could still be taken."""
+        return bool((np.abs(self._start + total[:PARAMETERS]) <= LIMIT).all())
 
 
 def _is_sound(part: Float64Array) -> bool:

@@ -287,7 +287,7 @@ def test_a_lesson_that_is_refused_is_written_nowhere() -> None:
     part = np.zeros(SIZE)
     state.engine.ranker.put(5, part)
     # A weight that no lesson may leave where it is.
-    state.engine.ranker._total[3] = 1e9
+    state.engine.ranker._parts.total[3] = 1e9
     assert happened(state, liked("ann", "video1", 1)) == {"refused": 1}
     assert state.stores[0][1].get(rows.RANKER_KEY) is None
 
