@@ -20,7 +20,7 @@ demo: $(STAMP) ## replay real logs through Kafka and watch it learn (ARGS=--once
 	@$(BIN)/headrace demo $(ARGS)
 
 test: $(STAMP) ## run all tests; ARGS='-m "not broker"' leaves out those that start Kafka
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff format --check .
