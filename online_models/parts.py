@@ -6,10 +6,21 @@ Always holds: the total is the sum of the parts in the order of their numbers, s
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from online_models.base import Float64Array
+
+
+class Shared(Protocol):
+    """A model that shards share as a sum of parts."""
+
+    def part(self, number: int) -> Float64Array:
+        """Copy of a shard's part, float64, one-dimensional."""
+
+    def put(self, number: int, values: Float64Array) -> bool:
+        """Replace a shard's part; False, and nothing changed, where it is not sound."""
 
 
 class Parts:

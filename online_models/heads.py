@@ -1,0 +1,452 @@
+"""The heads: what will follow if a video is shown, one logistic regression each over shared inputs.
+
+In: videos as `online_models.features` describes them, how often they and the user have reacted so far, and the place in the list.
+Out: probabilities that a viewing is long, a like, a click and a skip, and the share of the video that will be watched. A lesson is
+one exposure with what followed: an AdaGrad step (Duchi et al. 2011) on the cross-entropy of each head whose outcome is known. The
+place is an input of lessons alone and 0, the first place, in serving: what a low place has cost is not blamed on the video (He et
+al., "Practical Lessons from Predicting Clicks on Ads at Facebook", 2014, and Zhao et al., "Recommending What Video to Watch Next",
+2019, use it so).
+
+Shards share one set of heads as they share the ranker: see `online_models.parts`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from online_models.base import Float32Array, Float64Array, Int32Array, Int64Array, ModelError, accepted
+from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
+from online_models.kernel import f32, f64, i32, i64, kernel, part, read, write
+from online_models.parts import Parts
+
+HEADS = ("long_view", "like", "click", "skip", "watch_share")
+"""What is predicted: probabilities of a long view, a like, a click and a skip, and the expected share that is watched (at most 1)."""
+
+RATES = (
+    "item_tries",
+    "item_likes",
+    "item_watches",
+    "user_tries",
+    "user_positives",
+    "user_likes",
+    "user_watches",
+    "user_idle",
+    "item_length",
+    "place",
+)
+"""Inputs beside the features.
+
+- `*_tries`: log of the times shown; `*_likes`, `*_watches`, `*_positives`: log of what followed a time shown, by its mean, pulled
+  towards 0
+- `user_idle`: log of the seconds since the user's last event
+- `item_length`: log of its seconds
+- `place`: log of the place in the list, the first is 0
+"""
+
+INPUTS = (*FEATURES, *(f"user_{name}" for name in USER_INPUTS), *RATES)
+"""Order of a head's inputs; no two have one name."""
+
+RATE = 0.05
+EPSILON = 1.0
+"""Squared gradient that every weight starts with."""
+CLIP = 5.0
+"""Standardised inputs lie within plus and minus this."""
+LEAST_VARIANCE = 1e-4
+LIMIT = 100.0
+"""A lesson after which a weight would be larger is refused."""
+LARGEST = 1e38
+ITEM_PRIOR, USER_PRIOR = 20.0, 5.0
+"""Times shown worth of the mean that pull an item's and a user's rates towards it."""
+WATCHED = 0.5
+"""Mean share of what is shown that is played at all; any will do, it moves all rates alike."""
+BASE_PRIOR = 20.0
+"""Outcomes at one half that a head's mean starts with."""
+
+_H, _I, _F, _U = len(HEADS), len(INPUTS), len(FEATURES), len(USER_INPUTS)
+WEIGHTS = _H * (_I + 1)
+SIZE = 2 * WEIGHTS + 1 + 2 * _I + 2 * _H
+"""Numbers of a part: steps and squared gradients of all weights; count, sums and sums of squares of inputs; by head the number of
+known outcomes and their sum."""
+_SUMS = 2 * WEIGHTS
+_OUTCOMES = _SUMS + 1 + 2 * _I
+
+
+class Behaviour(NamedTuple):
+    """How a user has reacted so far, before what is predicted.
+
+    Attributes
+    ----------
+    tries, positives, likes, watches : how often something was shown to them, and what followed
+    idle_s : seconds since their last event, negative if there was none
+    """
+
+    tries: float = 0.0
+    positives: float = 0.0
+    likes: float = 0.0
+    watches: float = 0.0
+    idle_s: float = -1.0
+
+
+class Columns(NamedTuple):
+    """Which columns of the counts by kind say how often an item was shown, liked and watched."""
+
+    impressions: int
+    shown: int
+    likes: int
+    watches: int
+
+
+@part
+def _rate(count: float, tries: float, prior: float, mean: float) -> float:
+    return float(np.log((count + prior * mean) / (max(tries, count) + prior) / mean))
+
+
+@kernel(
+    i64,
+    write(f32, 2),
+    read(f32, 2),
+    read(f32),
+    read(i32),
+    read(i32, 2),
+    read(f64),
+    read(f32),
+    read(f32),
+    read(f64),
+    read(f64),
+    read(i64),
+    f64,
+    f64,
+    f64,
+)
+def _inputs(
+    out: Float32Array,
+    items: Float32Array,
+    user: Float32Array,
+    rows: Int32Array,
+    counts: Int32Array,
+    plays: Float64Array,
+    length: Float32Array,
+    places: Float32Array,
+    behaviour: Float64Array,
+    means: Float64Array,
+    columns: Int64Array,
+    item_prior: float,
+    user_prior: float,
+    missing: float,
+) -> int:
+    m, features = items.shape
+    if not (out.shape[0] == m == rows.shape[0] == places.shape[0]):
+        return 4
+    n = min(counts.shape[0], plays.shape[0], length.shape[0])
+    for i in range(m):
+        if not 0 <= rows[i] < n:
+            return 1
+    first = features + user.shape[0]
+    tries, positives, likes, watches, idle = behaviour
+    of_user = (
+        np.log1p(tries),
+        _rate(positives, tries, user_prior, means[0]),
+        _rate(likes, tries, user_prior, means[1]),
+        _rate(watches, tries, user_prior, means[2]),
+        np.log1p(idle) if idle >= 0.0 else missing,
+    )
+    for i in range(m):
+        row = rows[i]
+        x = out[i]
+        x[:features] = items[i]
+        x[features:first] = user
+        shown = max(np.float64(counts[row, columns[0]]), np.float64(counts[row, columns[1]]), plays[row])
+        x[first] = np.log1p(shown)
+        x[first + 1] = _rate(np.float64(counts[row, columns[2]]), shown, item_prior, means[1])
+        x[first + 2] = _rate(np.float64(counts[row, columns[3]]), shown, item_prior, means[2])
+        for c in range(5):
+            x[first + 3 + c] = of_user[c]
+        x[first + 8] = length[row] if length[row] > 0.0 else missing
+        x[first + 9] = places[i]
+        for c in range(x.shape[0]):
+            if not abs(x[c]) < np.inf:
+                x[c] = np.float32(0.0)
+    return 0
+
+
+@part
+def _standard(x: float, mean: float, scale: float, clip: float, missing: float) -> float:
+    if np.float32(x) == np.float32(missing):
+        return 0.0
+    return min(max((x - mean) * scale, -clip), clip)
+
+
+@kernel(i64, write(f32, 2), read(f32, 2), read(f64), read(f64), read(f64), read(f64, 2), f64, f64)
+def _logits(
+    out: Float32Array,
+    inputs: Float32Array,
+    mean: Float64Array,
+    scale: Float64Array,
+    base: Float64Array,
+    weights: Float64Array,
+    clip: float,
+    missing: float,
+) -> int:
+    if out.shape[0] != inputs.shape[0]:
+        return 4
+    features = inputs.shape[1]
+    for i in range(inputs.shape[0]):
+        for h in range(out.shape[1]):
+            out[i, h] = base[h] + weights[h, features]
+        for c in range(features):
+            x = _standard(inputs[i, c], mean[c], scale[c], clip, missing)
+            for h in range(out.shape[1]):
+                out[i, h] += np.float32(weights[h, c] * x)
+    return 0
+
+
+@kernel(
+    i64,
+    write(f64),
+    write(f64),
+    read(f32),
+    read(f64),
+    read(f64),
+    read(f64),
+    read(f64),
+    read(f64, 2),
+    f64,
+    f64,
+    f64,
+    f64,
+    f64,
+)
+def _learn(
+    total: Float64Array,
+    own: Float64Array,
+    inputs: Float32Array,
+    outcomes: Float64Array,
+    mean: Float64Array,
+    scale: Float64Array,
+    base: Float64Array,
+    weights: Float64Array,
+    rate: float,
+    epsilon: float,
+    clip: float,
+    limit: float,
+    missing: float,
+) -> int:
+    """One step of each head whose outcome is not NaN; 1, and nothing changed, where a number is not finite or too large."""
+    features = inputs.shape[0]
+    heads = outcomes.shape[0]
+    count = heads * (features + 1)
+    x = np.empty(features + 1)
+    for c in range(features):
+        x[c] = _standard(inputs[c], mean[c], scale[c], clip, missing)
+    x[features] = 1.0
+    gradient = np.zeros((heads, features + 1))
+    sound = True
+    for h in range(heads):
+        if np.isnan(outcomes[h]):
+            continue
+        logit = base[h]
+        for c in range(features + 1):
+            logit += weights[h, c] * x[c]
+        error = 1.0 / (1.0 + np.exp(-logit)) - outcomes[h]
+        for c in range(features + 1):
+            gradient[h, c] = error * x[c]
+    steps = np.zeros((heads, features + 1))
+    for h in range(heads):
+        for c in range(features + 1):
+            at = h * (features + 1) + c
+            squared = gradient[h, c] * gradient[h, c]
+            steps[h, c] = rate * gradient[h, c] / np.sqrt(total[count + at] + squared + epsilon)
+            sound &= abs(total[at] - steps[h, c]) <= limit  # False for NaN
+    if not sound:
+        return 1
+    for h in range(heads):
+        for c in range(features + 1):
+            at = h * (features + 1) + c
+            squared = gradient[h, c] * gradient[h, c]
+            total[at] -= steps[h, c]
+            own[at] -= steps[h, c]
+            total[count + at] += squared
+            own[count + at] += squared
+    sums = 2 * count
+    total[sums] += 1.0
+    own[sums] += 1.0
+    for c in range(features):
+        value = mean[c] if inputs[c] == np.float32(missing) else np.float64(inputs[c])
+        total[sums + 1 + c] += value
+        own[sums + 1 + c] += value
+        total[sums + 1 + features + c] += value * value
+        own[sums + 1 + features + c] += value * value
+    known = sums + 1 + 2 * features
+    for h in range(heads):
+        if not np.isnan(outcomes[h]):
+            total[known + h] += 1.0
+            own[known + h] += 1.0
+            total[known + heads + h] += outcomes[h]
+            own[known + heads + h] += outcomes[h]
+    return 0
+
+
+class Heads:
+    """The heads, as the sum of the parts of all shards.
+
+    Attributes
+    ----------
+    refused : lessons and parts that were not taken because a number was not finite or too large
+    """
+
+    def __init__(self) -> None:
+        self._parts = Parts(SIZE)
+        self.refused = 0
+        self._changed()
+
+    def _changed(self) -> None:
+        total = self._parts.total
+        count = max(total[_SUMS], 1.0)
+        self._mean = total[_SUMS + 1 : _SUMS + 1 + _I] / count
+        variance = total[_SUMS + 1 + _I : _OUTCOMES] / count - self._mean**2
+        self._scale = 1.0 / np.sqrt(np.maximum(variance, LEAST_VARIANCE))
+        if not total[_SUMS]:
+            self._scale[:] = 0.0
+        self._weights = total[:WEIGHTS].reshape(_H, _I + 1)
+        self._base = np.log(self.means) - np.log1p(-self.means)
+
+    @property
+    def means(self) -> Float64Array:
+        """Mean outcome of each head so far, pulled towards one half; float64, shape (5,)."""
+        known, summed = np.split(self._parts.total[_OUTCOMES:], 2)
+        means: Float64Array = (summed + 0.5 * BASE_PRIOR) / (known + BASE_PRIOR)
+        return means
+
+    @property
+    def lessons(self) -> float:
+        """Exposures learned, by all shards."""
+        return float(self._parts.total[_SUMS])
+
+    def inputs(
+        self,
+        described: Described,
+        rows: Int32Array,
+        counts: Int32Array,
+        columns: Columns,
+        plays: Float64Array,
+        length: Float32Array,
+        behaviour: Behaviour,
+        play_rate: float,
+        places: Float32Array | None = None,
+    ) -> Float32Array:
+        """Inputs of m videos for one user; pure.
+
+        Parameters
+        ----------
+        described : m videos
+        rows : int32, shape (m,); theirs in the arrays of counts
+        counts : int32, shape (n, kinds); accepted events by kind
+        plays : float64, shape (n,); first positives
+        length : float32, shape (n,); log of seconds, 0 where unknown
+        play_rate : first positives a time shown, over all items
+        places : float32, shape (m,); log of the place in the list; None: all are 0
+
+        Returns
+        -------
+        float32, shape (m, 44), finite
+        """
+        out = np.empty((len(rows), _I), np.float32)
+        means = np.array([play_rate or WATCHED, self.means[HEADS.index("like")], WATCHED])
+        if places is None:
+            places = np.zeros(len(rows), np.float32)
+        known = np.array(columns, np.int64)
+        accepted(
+            _inputs(
+                out, described.items, described.user, rows, counts, plays, length, places, np.array(behaviour, np.float64), means,
+                known, ITEM_PRIOR, USER_PRIOR, MISSING,
+            )
+        )  # fmt: skip
+        return out
+
+    def logits(self, inputs: Float32Array) -> Float32Array:
+        """Log-odds of each head; pure.
+
+        Parameters
+        ----------
+        inputs : float32, shape (m, 44)
+
+        Returns
+        -------
+        float32, shape (m, 5), in the order of `HEADS`
+        """
+        if inputs.ndim != 2 or inputs.shape[1] != _I:
+            raise ModelError(f"heads: inputs of shape {inputs.shape}, expected (m, {_I})")
+        out = np.empty((len(inputs), _H), np.float32)
+        accepted(_logits(out, inputs, self._mean, self._scale, self._base, self._weights, CLIP, MISSING))
+        return out
+
+    def probabilities(self, inputs: Float32Array) -> Float32Array:
+        """As `logits`, as probabilities and expected shares."""
+        # Beyond 30 a float32 is 0 or 1 anyway, and exp would overflow.
+        odds = np.exp(np.clip(self.logits(inputs), -30.0, 30.0))
+        return (odds / (1.0 + odds)).astype(np.float32)
+
+    def learn(self, number: int, inputs: Float32Array, outcomes: Float64Array) -> bool:
+        """Learn what followed one exposure; part `number` takes the step.
+
+        Parameters
+        ----------
+        number : of the shard
+        inputs : float32, shape (44,)
+        outcomes : float64, shape (5,), in 0 to 1; NaN where it is not known
+
+        Returns
+        -------
+        bool; False where the lesson was refused, and nothing changed
+        """
+        if inputs.shape != (_I,) or outcomes.shape != (_H,):
+            raise ModelError(f"heads: a lesson of shapes {inputs.shape} and {outcomes.shape}")
+        known = outcomes[~np.isnan(outcomes)]
+        if not np.isfinite(inputs).all() or (known < 0.0).any() or (known > 1.0).any():
+            self.refused += 1
+            return False
+        fault = _learn(
+            self._parts.total, self._parts.own(number), inputs, outcomes, self._mean, self._scale, self._base, self._weights,
+            RATE, EPSILON, CLIP, LIMIT, MISSING,
+        )  # fmt: skip
+        if fault:
+            self.refused += 1
+            return False
+        self._changed()
+        return True
+
+    def part(self, number: int) -> Float64Array:
+        """Copy of a shard's part, float64, shape (SIZE,)."""
+        return self._parts.copy(number)
+
+    def put(self, number: int, values: Float64Array) -> bool:
+        """Replace a shard's part; False, and nothing changed, where it is not sound."""
+        if values.shape != (SIZE,) or not _is_sound(values) or not self._parts.put(number, values, _is_bounded):
+            self.refused += 1
+            return False
+        self._changed()
+        return True
+
+
+def _is_bounded(total: Float64Array) -> bool:
+    return bool((np.abs(total[:WEIGHTS]) <= LIMIT).all())
+
+
+def _is_sound(values: Float64Array) -> bool:
+    """Whether lessons could have made the part."""
+    steps, squares, sums, outcomes = np.split(values, [WEIGHTS, _SUMS, _OUTCOMES])
+    known, summed = np.split(outcomes, 2)
+    most = LARGEST * max(sums[0], 1.0)
+    return bool(
+        # Another part may have gone the other way.
+        (np.abs(steps) <= 2.0 * LIMIT).all()
+        and (squares >= 0.0).all()
+        and (squares < np.inf).all()
+        and 0.0 <= sums[0] < np.inf
+        and (np.abs(sums[1 : 1 + _I]) <= most).all()
+        and (np.abs(sums[1 + _I :]) <= most * LARGEST).all()
+        and (known >= 0.0).all()
+        and (known <= sums[0]).all()
+        and (summed >= 0.0).all()
+        and (summed <= known).all()
+    )
