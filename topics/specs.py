@@ -15,6 +15,7 @@ INTERACTIONS: Final = "interactions"
 DEAD: Final = "interactions.dead"
 VIDEOS: Final = "videos"
 USERS: Final = "users"
+RECOMMENDATIONS: Final = "recommendations"
 
 _DAY_MS: Final = 24 * 3600 * 1000
 # Arrival, not event time: with create time, the broker would expire a replayed event of 2022 at once, and "far in the
@@ -76,6 +77,8 @@ def specs(app: str, version: str, partitions: int, replication: int = 1) -> list
         topic(DEAD, cleanup_policy="delete", retention_ms=str(30 * _DAY_MS), max_message_bytes="2300000", **_ARRIVAL),
         topic(VIDEOS, **_COMPACT, **_ARRIVAL),
         topic(USERS, **_COMPACT, **_ARRIVAL),
+        # what was served, for lessons: without it, they are made from impressions alone
+        topic(RECOMMENDATIONS, cleanup_policy="delete", retention_ms=str(30 * _DAY_MS), **_ARRIVAL),
         topic(evidence_topic(app, version), cleanup_policy="delete", retention_ms=str(7 * _DAY_MS), **_ARRIVAL),
         topic(changelog_topic(app, version, "users"), **_COMPACT),
         topic(changelog_topic(app, version, "items"), **_COMPACT),
