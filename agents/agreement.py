@@ -103,6 +103,21 @@ def check_cut(
             )
 
 
+def forget_expired(consumer: Consumer, topic: str, partition: int, cut: Cut, ids: Mapping[str, str]) -> None:
+    """Let the shard go on at the begin of an input that need not be whole, where its place in the cut is not in the log.
+
+    Parameters
+    ----------
+    topic : one whose records expire, and of which none is missed
+    """
+    due, noted = cut.next.get(topic), cut.topic_ids.get(topic)
+    if due is None:
+        return
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_TIMEOUT_S)
+    if not low <= due <= high or (noted and ids.get(topic) and noted != ids.get(topic)):
+        del cut.next[topic]
+
+
 def check_fresh(consumer: Consumer, inputs: Sequence[str], users_changelog: str, partition: int, items: Store) -> None:
     """See that a shard without a cut has indeed never learned: without its cut, it would learn everything twice.
 

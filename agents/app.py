@@ -16,11 +16,12 @@ import faust
 import structlog
 from faust.types import TP
 
-from agents import catalog, items, ranking, users
+from agents import catalog, feedback, items, ranking, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.takeover import changelog_consumer, take_over
 from infra import metrics
+from online_models.heads import HEADS
 from state.engine import Engine
 from state.index import EXACT_BELOW
 from state.shard import Shard
@@ -40,8 +41,10 @@ CHECKPOINT_SHARE = 0.1
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
 INDEX_PAUSE_S = 0.07
+#: Topics that all versions read, and must have read when one takes over from another.
+_SHARED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 #: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
-_NAMED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
+_NAMED = _SHARED | {specs.RECOMMENDATIONS}
 
 
 #: Next offset by partition of each input that all versions share.
@@ -188,7 +191,7 @@ class HeadraceApp(faust.App):
         users_held = self.engine.users
         chunk = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
         if topic == specs.INTERACTIONS and shard is not None:
-            chunk = ranking.batch_of(shard, self.engine.options.partitions, chunk)
+            chunk = ranking.batch_of(self.engine, shard, chunk)
         for first in range(0, len(records), chunk):
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
@@ -207,7 +210,7 @@ class HeadraceApp(faust.App):
 
     def until(self, topic: str, partition: int) -> int | None:
         """Where a version that is built stops reading an input; None: it reads on."""
-        if self.options.until is None or topic not in _NAMED:
+        if self.options.until is None or topic not in _SHARED:
             return None
         return self.options.until.get(topic, {}).get(partition, 0)
 
@@ -233,6 +236,8 @@ class HeadraceApp(faust.App):
             return lambda shard, records: users.step(self.engine, shard, records, self.options.future_tolerance_ms)
         if topic == self.shard_topics.evidence:
             return lambda shard, records: items.step(self.engine, shard, topic, records)
+        if topic == specs.RECOMMENDATIONS:
+            return lambda shard, records: feedback.step(self.engine, shard, topic, records)
         return lambda shard, records: catalog.step(self.engine, shard, topic, records)
 
     async def checkpoint(self, partition: int) -> None:
@@ -294,6 +299,11 @@ class HeadraceApp(faust.App):
         for outcome in ("learned", "refused", "no_candidate"):
             metrics.LESSONS.labels(outcome).set(engine.lessons[outcome])
         metrics.REFUSED_PARTS.set(engine.ranker.refused)
+        for outcome in ("learned", "refused", "late", "lost", "listed", "unanswered", "unreadable"):
+            metrics.EXPOSURES.labels(outcome).set(engine.exposures[outcome])
+        metrics.EXPOSURES_WAITING.set(sum(len(shard.exposures) for shard in engine.shards.values()))
+        for head, mean in zip(HEADS, engine.heads.means.tolist(), strict=True):
+            metrics.HEAD_RATE.labels(head).set(mean)
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
         metrics.VIDEOS.set(int(engine.replica.active.sum()))

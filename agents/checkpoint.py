@@ -46,7 +46,7 @@ class ShardTopics:
     @property
     def inputs(self) -> list[str]:
         """Topics that a shard reads, in the order in which a fresh worker should meet them."""
-        return [specs.VIDEOS, specs.USERS, self.evidence, specs.INTERACTIONS]
+        return [specs.VIDEOS, specs.USERS, self.evidence, specs.RECOMMENDATIONS, specs.INTERACTIONS]
 
 
 class ShardWriter:

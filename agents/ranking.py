@@ -12,14 +12,11 @@ from online_models.counters import uniforms
 from online_models.features import FEATURES
 from state import ranking
 from state.engine import Engine
+from state.rows import RANKER_KEY
 from state.shard import Shard
-from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array
+from state.types import BoolArray, Float32Array, Int32Array, UInt64Array
 from state.users import Admitted
 
-#: A lesson costs fifty times what the other models take for an event, and the more there have been, the less another one changes:
-#: of the first so many positives of all shards each teaches the ranker, of twice as many every second, and so on, down to a share.
-LESSONS_DENSE = 10_000
-LEAST_SHARE = 1 / 64
 #: Lessons while the loop is held, some milliseconds, and the share of records that are first positives, about.
 LESSONS_AT_ONCE = 25
 POSITIVES_SHARE = 0.25
@@ -27,15 +24,18 @@ POSITIVES_SHARE = 0.25
 _SHOWN = slice(FEATURES.index("shown_300"), FEATURES.index("shown_3000") + 1)
 
 
-def share_taught(numbers: Int64Array, partitions: int) -> Float64Array:
-    """Share of a shard's positives with these numbers (int64, shape (m,)) that teach the ranker; float64, shape (m,)."""
-    return np.clip(LESSONS_DENSE / partitions / np.maximum(numbers, 1), LEAST_SHARE, 1.0)
+def drawn(seed: int, seeds: UInt64Array, granted: int) -> BoolArray:
+    """Which `granted` ones of seeds (uint64, shape (m,)), all alike; bool, shape (m,)."""
+    chosen = np.ones(len(seeds), np.bool_)
+    if granted < len(seeds):
+        chosen[np.argsort(uniforms(seed, seeds), kind="stable")[granted:]] = False
+    return chosen
 
 
-def batch_of(shard: Shard, partitions: int, most: int) -> int:
+def batch_of(engine: Engine, shard: Shard, most: int) -> int:
     """Records to learn at once, at most `most`: so many that the lessons among them hold the loop for a few milliseconds."""
-    share = float(share_taught(np.array([shard.totals["positives"]]), partitions)[0])
-    return max(1, min(most, int(LESSONS_AT_ONCE / (POSITIVES_SHARE * share))))
+    left = shard.ranker_quota.left(engine.replica.stream_ms)
+    return most if left < LESSONS_AT_ONCE else max(1, min(most, int(LESSONS_AT_ONCE / POSITIVES_SHARE)))
 
 
 def learn(
@@ -56,12 +56,11 @@ def learn(
     admitted, first : what became of all events of the batch, and which of them (bool) these are
     """
     numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
-    share = share_taught(numbers, engine.options.partitions)
     # By the number of the positive, so that it does not matter what batches there are.
     seeds = (np.uint64(shard.partition) << np.uint64(40)) + numbers.astype(np.uint64)
-    drawn = uniforms(engine.options.seed, seeds)
+    granted = shard.ranker_quota.take(engine.replica.stream_ms, len(rows))
     passes, before = admitted.passes[first], admitted.before[first]
-    for e in np.flatnonzero(drawn < share).tolist():
+    for e in np.flatnonzero(drawn(engine.options.seed, seeds, granted)).tolist():
         # That it was shown to this user is no news to the lesson: at serving it had not been.
         shown = engine.users.open_shown[slots[e]] if before[e] else None
         became = teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, int(seeds[e]))
@@ -101,5 +100,6 @@ def teach(
     if shown is not None:
         described.items[place, _SHOWN] = shown
     lesson = engine.ranker.learn(shard.partition, described, len(context.history), place, seed)
-    shard.taught |= lesson.learned
+    if lesson.learned:
+        shard.taught.add(RANKER_KEY)
     return "learned" if lesson.learned else "refused"

@@ -12,13 +12,14 @@ from pathlib import Path
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store
+from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store, forget_expired
 from agents.checkpoint import ShardTopics, ShardWriter
 from state import rows
 from state.rows import Cut
 from state.shard import Shard
 from state.store import RocksStore, Store
 from topics.identity import topic_ids
+from topics.specs import RECOMMENDATIONS
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +76,9 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) 
         try:
             if data is None:
                 check_fresh(consumer, topics.inputs, topics.users_changelog, partition, items)
-            check_cut(consumer, topics.inputs, written, partition, cut, ids)
+            forget_expired(consumer, RECOMMENDATIONS, partition, cut, ids)
+            whole = [topic for topic in topics.inputs if topic != RECOMMENDATIONS]
+            check_cut(consumer, whole, written, partition, cut, ids)
         finally:
             consumer.close()
         cut.topic_ids = {topic: ids[topic] for topic in (*topics.inputs, topics.items_changelog) if topic in ids}

@@ -6,18 +6,18 @@ and `dead`, whatever it holds.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from agents import ranking
+from agents import feedback, ranking
+from agents.events import Events
 from agents.inbox import bury, due, took
 from online_models.sequential_mf import NEGATIVES
 from state.engine import Engine
 from state.errors import StateFull
 from state.replica import Replica
 from state.shard import Shard
-from state.types import Float64Array, Int32Array, Int64Array, UInt8Array, UInt64Array
+from state.types import Int32Array, Int64Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
 from topics.event_columns import EventColumns, read_events
 from topics.evidence import SHOWN
@@ -40,28 +40,6 @@ _ACTS[event_code("unlike")] = ACT_UNDO
 
 #: What the outcomes of `Users.admit` count as: POSITIVE, SIGNAL, IGNORED, DUPLICATE.
 _OUTCOMES = ("learned", "learned", "ignored", "duplicate")
-
-
-class Events(NamedTuple):
-    """Events of one shard whose users and videos have their places in memory, in order.
-
-    Attributes
-    ----------
-    offsets, at_ms : int64, shape (m,)
-    slots, rows : int32, shape (m,); the user's slot, held by the shard, and the video's row
-    kinds : uint8, shape (m,); positions in `EVENTS`
-    event_ids : uint64, shape (m,); hashes
-    watch_seconds, duration_seconds : float64, shape (m,); NaN where unknown
-    """
-
-    offsets: Int64Array
-    slots: Int32Array
-    rows: Int32Array
-    kinds: UInt8Array
-    at_ms: Int64Array
-    event_ids: UInt64Array
-    watch_seconds: Float64Array
-    duration_seconds: Float64Array
 
 
 def step(engine: Engine, shard: Shard, records: Sequence[RecordLike], future_tolerance_ms: int) -> None:
@@ -173,6 +151,7 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     alive = ~replica.deleted[rows]
     acts = np.where(alive, _ACTS[kinds], ACT_NONE).astype(np.uint8)
     liked[~alive] = 0
+    before = feedback.Before.of(engine, slots)
 
     admitted = users.admit(slots, rows, replica.hashes[rows], events.event_ids, kinds, acts, liked, at_ms, alive)
     outcome = admitted.outcome
@@ -181,6 +160,8 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
         if count:
             shard.totals[name] += count
 
+    # Before all models, as the ranker: what they say of an exposure must be what they knew before it.
+    feedback.follow(engine, shard, events, liked, admitted, before)
     fresh = alive & (outcome != DUPLICATE)
     first = (outcome == POSITIVE) & ~admitted.damped
     if admitted.damped.any():

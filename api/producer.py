@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from api.errors import unavailable
+from api.errors import Problem, unavailable
+from infra import metrics
 from topics.partitions import partition_of
 
 #: A client waits this long for the broker's acknowledgement, then is told to come again.
 ACK_TIMEOUT_S = 5.0
 #: Batches wait this long for company: single posts share a request to the broker.
 LINGER_MS = 2
+#: Records under way that nobody waits for; more are lost, rather than kept in memory while the broker is away.
+MAX_BEHIND = 2_000
 
 
 class LogWriter:
@@ -29,6 +32,7 @@ class LogWriter:
         self._partitions = partitions
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._behind: set[asyncio.Task[None]] = set()
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._starting:
@@ -65,7 +69,23 @@ class LogWriter:
             raise unavailable(f"the log did not acknowledge: {type(error).__name__}") from error
         return [(answer.partition, answer.offset) for answer in answers]
 
+    def write_behind(self, topic: str, key: str, value: bytes) -> None:
+        """Append a record that may be lost, without waiting: what finds no room or no broker is counted."""
+        if len(self._behind) >= MAX_BEHIND:
+            metrics.LISTS_LOST.inc()
+            return
+        task = asyncio.create_task(self._write_behind(topic, key, value))
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _write_behind(self, topic: str, key: str, value: bytes) -> None:
+        try:
+            await self.write(topic, [(key, value)])
+        except Problem:
+            metrics.LISTS_LOST.inc()
+
     async def stop(self) -> None:
         """Flush and let go."""
+        await asyncio.gather(*self._behind)
         if self._producer is not None:
             await self._producer.stop()

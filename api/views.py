@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 from aiohttp import web
 from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -16,17 +17,20 @@ from api.middleware import answer
 from api.producer import LogWriter
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
 from infra import metrics
+from online_models.heads import INPUTS
 from state.errors import StateError
-from state.lists import Served, recommend, similar, trending
+from state.lists import Served, list_inputs, recommend, similar, trending
 from topics import catalog, specs
 from topics.ids import is_id
 from topics.interactions import decode_value, encode, require_time
 from topics.partitions import partition_of
+from topics.recommendations import MAX_PLACES, encode_list, hash_names
 from topics.rejected import Rejected
 
 DEFAULT_N = 10
 MAX_N = 200
 MAX_EVENTS = 1000
+INPUT_NAMES = hash_names(INPUTS)
 
 
 class ApiView(View):
@@ -91,16 +95,29 @@ class Recommend(ApiView):
             await app.crash(error)
             raise unavailable("a row of the state cannot be read; the worker stops") from error
         shard = app.engine.shards.get(partition)
+        recommendation_id = uuid.uuid4().hex
+        if shard is not None and served:
+            self._log(recommendation_id, user_id, partition, source, served)
         return answer(
             Recommendations(
                 user_id=user_id,
-                recommendation_id=uuid.uuid4().hex,
+                recommendation_id=recommendation_id,
                 source=source if shard is not None else "replica",
                 as_of_ms=app.as_of_ms(partition, self.now_ms()),
                 offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
                 items=self.items(served),
             )
         )
+
+    def _log(self, recommendation_id: str, user_id: str, partition: int, source: str, served: Sequence[Served]) -> None:
+        """Say in the log what was served, and what was known of it: what follows is learned from."""
+        engine = self.headrace.engine
+        rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
+        inputs = list_inputs(engine, user_id, partition, rows)
+        video_ids = engine.replica.ids_of(rows.tolist())
+        explored = [number for number, place in enumerate(served) if place.explores]
+        value = encode_list(recommendation_id, self.now_ms(), source, video_ids, explored, INPUT_NAMES, inputs)
+        self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
 
 
 class Similar(ApiView):

@@ -32,6 +32,20 @@ REFUSED_PARTS = Gauge(
     "Lessons and other workers' parts that the ranker did not take, since the process started",
     registry=REGISTRY,
 )
+EXPOSURES = Gauge(
+    "headrace_exposures",
+    "What became of exposures in this process: learned, refused, late (an event after its window), lost (user or video gone); and of"
+    " served lists: listed, unanswered (nothing followed), unreadable",
+    ["outcome"],
+    registry=REGISTRY,
+)
+EXPOSURES_WAITING = Gauge("headrace_exposures_waiting", "Exposures whose outcome is waited for", registry=REGISTRY)
+HEAD_RATE = Gauge("headrace_head_rate_ratio", "Mean outcome of all lessons, by head", ["head"], registry=REGISTRY)
+LISTS_LOST = Counter(
+    "headrace_recommendations_lost",
+    "Served lists that were not logged, for want of a broker or room",
+    registry=REGISTRY,
+)
 SHARDS = Gauge("headrace_shards", "Shards that this worker owns", registry=REGISTRY)
 USERS = Gauge("headrace_users", "Users in memory", registry=REGISTRY)
 VIDEOS = Gauge("headrace_videos", "Videos that may be recommended", registry=REGISTRY)

@@ -13,14 +13,16 @@ import numpy as np
 from online_models.base import FACTORS, Context
 from online_models.content import ContentModel
 from online_models.features import Models
+from online_models.heads import Heads
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
+from online_models.parts import Shared
 from online_models.popularity import Popularity
-from online_models.ranker import SIZE as RANKER_SIZE
 from online_models.ranker import Ranker
 from online_models.sequential_mf import SequentialMF
 from state import rows
 from state.charts import Charts
 from state.index import ItemIndex
+from state.quota import Quota
 from state.replica import Replica
 from state.shard import Shard
 from state.types import BoolArray, Float64Array, Int32Array, Int64Array
@@ -35,6 +37,10 @@ NEW_FOR_MS = 2 * DAY_MS
 #: How far one positive may move the clock by which decayed counts are read. A first event of today on top of a log of years ago
 #: would otherwise fade all that was learned to nothing at once. A positive is one tick in the mean, so ten catch up after a pause.
 CLOCK_STEP_TICKS = 10.0
+#: Lessons of the ranker, and as many of the heads, a day of the stream, and at first. A lesson costs as much as twenty events or
+#: more. A site of fewer positives learns from each, a larger one from a sample, which tells as much.
+LESSONS_PER_DAY = 30_000.0
+LESSONS_AT_FIRST = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,14 @@ class Engine:
         self.content = ContentModel(0)
         self.models = Models(self.popularity, self.covisitation, self.markov, self.mf, self.content)
         self.ranker = Ranker(options.seed)
+        self.heads = Heads()
+        #: Models of which each shard has a part, by the key of its row.
+        self.shared: dict[bytes, Shared] = {rows.RANKER_KEY: self.ranker, rows.HEADS_KEY: self.heads}
         #: Of this process: `learned`, `refused`, and `no_candidate` where what was chosen could not have been listed.
         self.lessons: Counter[str] = Counter()
+        #: Likewise of exposures: `learned`, `refused`, `late` (an event of one that is not waited for any more), `lost` (the user or
+        #: the video has gone), and of lists: `listed`, `unanswered` (nothing followed), `unreadable`.
+        self.exposures: Counter[str] = Counter()
         self.charts = Charts()
         #: First positives, and times shown, over all videos.
         self._plays, self._shown = 0.0, 0.0
@@ -122,10 +134,15 @@ class Engine:
     def add_shard(self, shard: Shard) -> None:
         """Start owning a shard: its videos join the replica; its users come when they are asked for."""
         self.shards[shard.partition] = shard
-        shard.ranker = self.ranker
+        shard.shared = self.shared
+        share = 1.0 / self.options.partitions
+        shard.ranker_quota, shard.heads_quota = (
+            Quota(LESSONS_PER_DAY * share, LESSONS_AT_FIRST * share) for _ in range(2)
+        )
         clock_ms = self.replica.stream_ms
         # What its last owner has learned counts, as far as it was committed, and nothing else.
-        self.ranker.put(shard.partition, np.zeros(RANKER_SIZE))
+        for model in self.shared.values():
+            model.put(shard.partition, np.zeros_like(model.part(shard.partition)))
         self._load_items(shard)
         # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
         self.replica.stream_ms = max(clock_ms, shard.clock_ms)
@@ -176,9 +193,10 @@ class Engine:
             float(self.replica.counts[:n, SHOWN].sum()),
         )
         self._refresh_charts(len(learned))
-        part = latest.get(rows.RANKER_KEY)
-        if part is not None:
-            self.ranker.put(*rows.decode_ranker(part))
+        for key, model in self.shared.items():
+            part = latest.get(key)
+            if part is not None:
+                model.put(*rows.decode_part(key, part))
 
     def publish(self, videos: Sequence[tuple[str, Video]]) -> Int32Array:
         """Put catalogue records in place, in order: metadata, content vectors, index. Returns their rows, int32.

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from online_models.base import Context
+from online_models.features import Votes
+from state import ranking
 from state.engine import Engine
+from state.prediction import behaviour_in, inputs_of
 from state.ranking import Scored, best, score_rows
-from state.types import BoolArray, Int32Array
+from state.types import BoolArray, Float32Array, Int32Array
 
 #: A video with fewer first positives than this is still unproven, and may take the exploring place.
 UNPROVEN_PLAYS = 5
@@ -45,6 +48,7 @@ class Served:
     row: int
     score: float
     reasons: list[Why] = field(default_factory=list)
+    explores: bool = False
 
 
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
@@ -52,7 +56,7 @@ def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[lis
     slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
     context = engine.stranger() if slot is None else engine.context(slot)
     places = _places(engine, context, engine.allowed(slot), n)
-    served = [Served(row, score, _reasons(engine, context, row, explores)) for row, score, explores in places]
+    served = [Served(row, score, _reasons(engine, context, row, explores), explores) for row, score, explores in places]
     return served, "owner" if len(context.history) else "trending"
 
 
@@ -160,3 +164,11 @@ def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list
         else:
             reasons.append(Why("taste", "fits what you have liked"))
     return reasons
+
+
+def list_inputs(engine: Engine, user_id: str, partition: int, rows: Int32Array) -> Float32Array:
+    """What the heads are told of a list's videos as it is made, for the log of lists; float32, shape (m, 44)."""
+    slot = engine.users.find(user_id, partition)
+    context = engine.stranger() if slot is None else engine.context(slot)
+    described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(engine.replica)))
+    return inputs_of(engine, rows, behaviour_in(engine, slot), described)

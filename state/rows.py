@@ -22,8 +22,6 @@ from topics.evidence import FACTORS
 VERSION = 1
 #: Of the rows of users and videos.
 LEARNED_VERSION = 2
-#: Of the ranker's rows: another one with every change of its features.
-RANKER_VERSION = 1
 #: Of a cut whose neighbour lists are behind.
 LISTS_VERSION = 2
 
@@ -32,8 +30,10 @@ CUT_KEY = b"!cut"
 USER, ATTRIBUTES = b"u:", b"a:"
 #: Key prefixes of the items table: counters and factors, neighbour lists, the catalogue record, the mark of a deleted video.
 ITEM, NEIGHBOURS, VIDEO, DELETED = b"i:", b"n:", b"m:", b"d:"
-#: The shard's part of the ranker. It lies with the videos, which every worker reads of every shard.
-RANKER_KEY = b"!ranker"
+#: The shard's parts of the ranker and of the heads. They lie with the videos, which every worker reads of every shard.
+RANKER_KEY, HEADS_KEY = b"!ranker", b"!heads"
+#: Versions of these rows: another one with every change of the features.
+PART_VERSIONS = {RANKER_KEY: 1, HEADS_KEY: 1}
 
 _USER = np.dtype(
     [
@@ -319,19 +319,19 @@ def decode_neighbours(records: list[tuple[str, bytes]], replica: Replica) -> Int
     return rows
 
 
-_RANKER = np.dtype([("version", "u1"), ("partition", "<u4"), ("size", "<u4")])
+_PART = np.dtype([("version", "u1"), ("partition", "<u4"), ("size", "<u4")])
 
 
-def encode_ranker(partition: int, part: Float64Array) -> bytes:
-    """A shard's part of the ranker (float64) as a row; it is the same key in every shard, so the row names its shard."""
-    return np.array([(RANKER_VERSION, partition, len(part))], _RANKER).tobytes() + part.astype("<f8").tobytes()
+def encode_part(key: bytes, partition: int, part: Float64Array) -> bytes:
+    """A shard's part of the model at `key` as a row; it is the same key in every shard, so the row names its shard."""
+    return np.array([(PART_VERSIONS[key], partition, len(part))], _PART).tobytes() + part.astype("<f8").tobytes()
 
 
-def decode_ranker(data: bytes) -> tuple[int, Float64Array]:
+def decode_part(key: bytes, data: bytes) -> tuple[int, Float64Array]:
     """Shard and part. Raises SchemaMismatch for the row of a release with other features."""
-    check_version(data[0], RANKER_VERSION)
-    head = np.frombuffer(data, _RANKER, 1)[0]
-    return int(head["partition"]), np.frombuffer(data, "<f8", int(head["size"]), _RANKER.itemsize).astype(np.float64)
+    check_version(data[0], PART_VERSIONS[key])
+    head = np.frombuffer(data, _PART, 1)[0]
+    return int(head["partition"]), np.frombuffer(data, "<f8", int(head["size"]), _PART.itemsize).astype(np.float64)
 
 
 def encode_video_row(video: Video) -> bytes:

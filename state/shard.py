@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_models.ranker import Ranker
+from online_models.parts import Shared
 from state import rows
 from state.errors import StateFull
+from state.exposures import Exposures, ServedLists
 from state.marks import Changed, Marks
 from state.pending import Pending
+from state.quota import Quota
 from state.replica import Replica
 from state.rows import Cut
 from state.store import Row, Store
@@ -48,6 +50,8 @@ class Shard:
 
     def __init__(self, partition: int, users_store: Store, items_store: Store, cut: Cut) -> None:
         self.partition = partition
+        #: What lessons may be taken; the engine sets it with the shard's share.
+        self.ranker_quota = self.heads_quota = Quota(0.0, 0.0)
         self.users_store = users_store
         self.items_store = items_store
         #: Next offset by input topic: records below it are already in the state.
@@ -68,9 +72,13 @@ class Shard:
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
         self.pending = Pending()
-        #: The engine's, of which this shard has a part, and whether lessons have changed it since the last checkpoint.
-        self.ranker: Ranker | None = None
-        self.taught = False
+        #: The engine's models of which this shard has a part, by the key of its row, and those that lessons have changed since the
+        #: last checkpoint.
+        self.shared: Mapping[bytes, Shared] = {}
+        self.taught: set[bytes] = set()
+        #: What was shown and is waited for; lost with the process, as lessons are samples.
+        self.exposures = Exposures()
+        self.served = ServedLists()
         self.dirty_users = Marks()
         self.dirty_items = Changed()
         self.dirty_neighbours = Changed()
@@ -144,7 +152,7 @@ class Shard:
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
             # The last row of a key counts: a video that was deleted and published again has both, in this order.
             items=[
-                *self._ranker_row(),
+                *self._parts(),
                 *self.item_rows.items(),
                 *rows.encode_items(replica, live),
                 *rows.encode_neighbours(replica, lists),
@@ -157,12 +165,10 @@ class Shard:
         self._fresh()
         return taken
 
-    def _ranker_row(self) -> list[Row]:
-        """The shard's part of the ranker, if lessons have changed it."""
-        if self.ranker is None or not self.taught:
-            return []
-        self.taught = False
-        return [(rows.RANKER_KEY, rows.encode_ranker(self.partition, self.ranker.part(self.partition)))]
+    def _parts(self) -> list[Row]:
+        """The shard's parts of the models that lessons have changed."""
+        taught, self.taught = sorted(self.taught), set()
+        return [(key, rows.encode_part(key, self.partition, self.shared[key].part(self.partition))) for key in taught]
 
     def _due_lists(self, alone: bool, replica: Replica) -> Int32Array:
         """Rows whose lists are in this checkpoint: all that have changed, or none."""

@@ -185,6 +185,10 @@ def _admit(
                     _put_first(passed, slot, open_row[slot])
                 open_row[slot], open_liked[slot], open_in[slot] = rows[e], 0, batch
                 came[e] = True
+                for i in range(HISTORY):
+                    histories[e, i] = history[slot, i]
+                for i in range(PASSED):
+                    passes[e, i] = passed[slot, i]
             before[e] = open_in[slot] != batch
             if positive[e]:
                 open_liked[slot] = 1
@@ -213,7 +217,7 @@ class Admitted(NamedTuple):
     Attributes
     ----------
     outcome : uint8, shape (m,); POSITIVE, SIGNAL, IGNORED or DUPLICATE
-    histories : int32, shape (m, HISTORY); a positive's history before it was added, -1 elsewhere
+    histories : int32, shape (m, HISTORY); the history before a positive, and before the user came to a video; -1 elsewhere
     passes : int32, shape (m, PASSED); likewise what the user had passed over
     came : bool, shape (m,); the user came to the video with this event: it was shown to them
     before : bool, shape (m,); they had come to it before this batch
@@ -283,6 +287,7 @@ class Users:
         grown("used_at", (), np.int64)
         grown("pins", (), np.int32)
         grown("partition", (), np.int32, -1)
+        grown("awaited", (), np.uint8)
 
     p: Float32Array  #: (capacity, k) factors
     pacc: Float32Array  #: (capacity,) AdaGrad accumulators
@@ -305,6 +310,7 @@ class Users:
     used_at: Int64Array
     pins: Int32Array
     partition: Int32Array  #: (capacity,) the shard that owns the user
+    awaited: UInt8Array  #: (capacity,) exposures whose outcome is waited for
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -319,6 +325,10 @@ class Users:
     def peek(self, user_id: str) -> int | None:
         """The user's slot if they are in memory; creates nothing."""
         return self._slot_of.get(user_id.encode())
+
+    def peek_key(self, key: bytes) -> int | None:
+        """`peek`, for an id as UTF-8."""
+        return self._slot_of.get(key)
 
     def peek_many(self, keys: Sequence[bytes]) -> Int32Array:
         """Slots of users named by their ids as UTF-8; int32, -1 for those who are not in memory."""
@@ -396,6 +406,7 @@ class Users:
             self.counts,
             self.last_ms,
             self.pins,
+            self.awaited,
         ):
             array[slot] = 0
         self.history[slot] = -1

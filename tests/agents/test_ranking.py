@@ -12,6 +12,7 @@ from online_models.features import FEATURES, Described
 from online_models.ranker import PARAMETERS, SIZE, Lesson
 from state import ranking, rows
 from state.lists import recommend
+from state.quota import Quota
 from state.shard import Checkpoint, Shard
 from tests.agents.world import EVIDENCE, NOW_MS, World, liked, world
 from topics.catalog import Video
@@ -253,7 +254,11 @@ def candidates(state: World, user: str = "user1") -> tuple[Described, int]:
 
 def parts_in(taken: Checkpoint | None) -> list[tuple[int, Float64Array]]:
     assert taken is not None
-    return [rows.decode_ranker(value) for key, value in taken.items if key == rows.RANKER_KEY and value is not None]
+    return [
+        rows.decode_part(rows.RANKER_KEY, value)
+        for key, value in taken.items
+        if key == rows.RANKER_KEY and value is not None
+    ]
 
 
 def test_the_part_is_in_the_next_checkpoint_of_its_shard_and_in_no_other() -> None:
@@ -379,7 +384,7 @@ def test_a_row_of_another_worker_replaces_the_part_of_its_shard() -> None:
     described, length = candidates(here)
     before = engine.ranker.scores(described, length)
     for _ in range(2):
-        engine.take_rows([(rows.RANKER_KEY, rows.encode_ranker(1, foreign))])
+        engine.take_rows([(rows.RANKER_KEY, rows.encode_part(rows.RANKER_KEY, 1, foreign))])
     np.testing.assert_array_equal(engine.ranker.part(0), own)
     np.testing.assert_array_equal(engine.ranker.part(1), foreign)
     both = there.engine.ranker
@@ -390,7 +395,7 @@ def test_a_row_of_another_worker_replaces_the_part_of_its_shard() -> None:
     assert np.abs(engine.ranker.scores(described, length) - before).max() > 1e-3
     # Rows that hold no part leave it, and one that is not sound is not taken.
     engine.take_rows([(rows.VIDEO + b"video1", rows.encode_video_row(Video(title="x")))])
-    engine.take_rows([(rows.RANKER_KEY, rows.encode_ranker(1, np.full(SIZE, np.nan)))])
+    engine.take_rows([(rows.RANKER_KEY, rows.encode_part(rows.RANKER_KEY, 1, np.full(SIZE, np.nan)))])
     np.testing.assert_array_equal(engine.ranker.part(1), foreign)
 
 
@@ -418,50 +423,55 @@ def test_one_video_whose_numbers_are_broken_does_not_end_all_lessons() -> None:
     assert "video7" not in listed(state, "newcomer", 30)
 
 
-def test_lessons_become_fewer_and_never_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "LESSONS_DENSE", 40)
+def rationed(state: World, per_day: float, burst: float) -> None:
+    """Give the only shard a quota of its own."""
+    state.engine.shards[0].ranker_quota = Quota(per_day, burst)
+
+
+def test_a_day_of_the_stream_has_its_ration_of_lessons_and_no_more() -> None:
     state = shop(videos=60)
+    rationed(state, per_day=500.0, burst=100.0)
     counts = []
-    for stretch in range(4):
-        before = state.engine.lessons["learned"]
-        state.send(*(liked(f"user{stretch}-{n}", f"video{n % 60}", 1_000 * stretch + n) for n in range(400)))
-        while state.step(INTERACTIONS, 0, 50):
-            pass
-        state.settle()
-        counts.append(state.engine.lessons["learned"] - before)
-    # Of the first 40 all, then 40 of each number that many times over: 40 (1 + ln 10), then 40 ln 2, 40 ln 1.5, ...
-    expected = [40 + 40 * np.log(10), *(40 * np.log((k + 1) / k) for k in (1, 2, 3))]
-    for found, share in zip(counts, expected, strict=True):
-        assert abs(found - share) < 4 * np.sqrt(share)
-    state.engine.shards[0].totals["positives"] = 10**9
-    before = state.engine.lessons["learned"]
-    state.send(*(liked(f"latest{n}", f"video{n % 60}", 9_000 + n) for n in range(1_000)))
+    for day in range(4):
+        before = state.engine.lessons.total()
+        begin = NOW_MS - (10 - day) * DAY_MS
+        state.send(
+            *(
+                liked(f"user{day}-{n}", f"video{n % 60}", 2_000 * day + n, at_ms=begin + n * 43_000)
+                for n in range(2_000)
+            )
+        )
+        while state.step(INTERACTIONS, 0, 20):
+            while state.step(EVIDENCE, 0):
+                pass
+            state.checkpoint_all()
+        counts.append(state.engine.lessons.total() - before)
+    assert 500 <= counts[0] <= 640, "a day and the burst"
+    assert all(400 <= count <= 520 for count in counts[1:])
+
+
+def test_without_a_ration_nothing_is_taught_and_all_else_is_learned() -> None:
+    state = shop(videos=60)
+    rationed(state, per_day=0.0, burst=0.0)
+    state.send(*(liked(f"user{n}", f"video{n % 60}", n) for n in range(100)))
     state.settle()
-    assert 4 <= state.engine.lessons["learned"] - before <= 35, "one in 64"
+    assert state.engine.lessons.total() == 0
+    assert state.totals()["positives"] >= 100
 
 
-def test_which_positives_teach_does_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lessons, "LESSONS_DENSE", 40)
-    found = []
-    for chunk in (7, 100):
-        state = shop(videos=60)
-        state.send(*(liked(f"user{n}", f"video{n % 60}", n) for n in range(300)))
-        while state.step(INTERACTIONS, 0, chunk):
-            pass
-        found.append((state.engine.lessons["learned"], state.totals()["positives"]))
-    assert abs(found[0][0] - found[1][0]) < 30
-    assert found[0][1] == found[1][1] == 300
+def test_of_many_positives_those_that_teach_are_spread_over_the_batch() -> None:
+    seeds = np.arange(1_000, dtype=np.uint64)
+    chosen = np.flatnonzero(lessons.drawn(1, seeds, 100))
+    assert len(chosen) == 100
+    assert all(10 <= ((chosen >= low) & (chosen < low + 200)).sum() <= 32 for low in range(0, 1_000, 200))
+    assert lessons.drawn(1, seeds, 0).sum() == 0
+    assert lessons.drawn(1, seeds, 5_000).all()
 
 
 def test_a_batch_is_so_small_that_its_lessons_hold_the_loop_for_milliseconds() -> None:
     state = world(1)
     shard = state.engine.shards[0]
-    assert lessons.batch_of(shard, 1, 1_000) == 100
-    shard.totals["positives"] = 10 * lessons.LESSONS_DENSE
-    assert lessons.batch_of(shard, 1, 1_000) == 1_000
-    assert lessons.batch_of(shard, 1, 1) == 1
-    for positives in (0, 1, lessons.LESSONS_DENSE, 10**9):
-        shard.totals["positives"] = positives
-        size = lessons.batch_of(shard, 1, 1_000_000)
-        share = float(lessons.share_taught(np.array([positives]), 1)[0])
-        assert size * lessons.POSITIVES_SHARE * share <= lessons.LESSONS_AT_ONCE
+    assert lessons.batch_of(state.engine, shard, 1_000) == 100
+    assert lessons.batch_of(state.engine, shard, 1) == 1
+    rationed(state, per_day=0.0, burst=lessons.LESSONS_AT_ONCE - 1)
+    assert lessons.batch_of(state.engine, shard, 1_000) == 1_000

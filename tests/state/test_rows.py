@@ -216,25 +216,25 @@ def part() -> "np.typing.NDArray[np.float64]":
 
 @pytest.mark.parametrize("partition", [0, 3, 2**31])
 def test_a_rankers_part_is_read_as_it_was_written(partition: int) -> None:
-    written = rows.encode_ranker(partition, part())
-    found, values = rows.decode_ranker(written)
+    written = rows.encode_part(rows.RANKER_KEY, partition, part())
+    found, values = rows.decode_part(rows.RANKER_KEY, written)
     assert found == partition
     assert values.dtype == np.float64
     np.testing.assert_array_equal(values, part())
     # It is not a view of the message, which may go.
     values[:] = 0.0
-    np.testing.assert_array_equal(rows.decode_ranker(written)[1], part())
+    np.testing.assert_array_equal(rows.decode_part(rows.RANKER_KEY, written)[1], part())
 
 
 def test_a_rankers_row_reaches_the_ranker_of_an_engine(one: Process, other: Process) -> None:
     for partition in (2, 1):
-        other.engine.take_rows([(rows.RANKER_KEY, rows.encode_ranker(partition, part()))])
+        other.engine.take_rows([(rows.RANKER_KEY, rows.encode_part(rows.RANKER_KEY, partition, part()))])
     np.testing.assert_array_equal(other.engine.ranker.part(1), part())
     np.testing.assert_array_equal(other.engine.ranker.part(2), part())
     assert not other.engine.ranker.part(0).any()
     # The last row counts; that of a catalogue without a part changes nothing, and neither does one without a value.
-    newer = rows.encode_ranker(1, 2.0 * part())
-    other.engine.take_rows([(rows.RANKER_KEY, rows.encode_ranker(1, part())), (rows.RANKER_KEY, newer)])
+    newer = rows.encode_part(rows.RANKER_KEY, 1, 2.0 * part())
+    other.engine.take_rows([(rows.RANKER_KEY, rows.encode_part(rows.RANKER_KEY, 1, part())), (rows.RANKER_KEY, newer)])
     other.engine.take_rows([(rows.VIDEO + b"a", rows.encode_video_row(Video(title="x")))])
     other.engine.take_rows([(rows.RANKER_KEY, None)])
     np.testing.assert_array_equal(other.engine.ranker.part(1), 2.0 * part())
@@ -313,7 +313,7 @@ def test_rows_of_another_version_are_refused(one: Process) -> None:
     [(_, item)] = rows.encode_items(one.engine.replica, row)
     [(_, neighbours)] = rows.encode_neighbours(one.engine.replica, row)
 
-    ranker = rows.encode_ranker(1, part())
+    ranker = rows.encode_part(rows.RANKER_KEY, 1, part())
 
     def future(data: bytes) -> bytes:
         return bytes([data[0] + 1]) + data[1:]
@@ -332,8 +332,8 @@ def test_rows_of_another_version_are_refused(one: Process) -> None:
         lambda: rows.read_user(past(user)),
         lambda: rows.decode_items([("a", past(item))], replica),
         lambda: rows.read_item(past(item)),
-        lambda: rows.decode_ranker(future(ranker)),
-        lambda: rows.decode_ranker(past(ranker)),
+        lambda: rows.decode_part(rows.RANKER_KEY, future(ranker)),
+        lambda: rows.decode_part(rows.RANKER_KEY, past(ranker)),
         lambda: one.engine.take_rows([(rows.RANKER_KEY, future(ranker))]),
         lambda: rows.decode_neighbours([("a", future(neighbours))], replica),
         lambda: rows.decode_video_row(future(rows.encode_video_row(Video(title="x")))),
