@@ -1,7 +1,8 @@
 """`headrace evaluate`: how good are the lists? Replays a log without a broker and ranks before it learns."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from cli.report import prepare, write_report
-from ingestion.event_table import DEFAULT_RULE
+from ingestion.event_table import DEFAULT_RULE, EventTable
 from ingestion.source import Format, read_event_table, read_videos
+from topics.catalog import Video
 
 if TYPE_CHECKING:
     from cli.study import Study
@@ -38,10 +40,16 @@ def evaluate(
     arms: Annotated[
         str, typer.Option(help="What to compare, by comma: served, popularity, popularity_decayed, item_knn, mf, ...")
     ] = "",
-    refit: Annotated[str, typer.Option(help="Batch models made anew every n/16 positives: ease,als.")] = "",
+    refit: Annotated[
+        str,
+        typer.Option(help="Batch models made anew every n/16 positives: ease,als; with --impressions, daily: trees."),
+    ] = "",
     ablate: Annotated[
         str, typer.Option(help="Also without these, one at a time, by comma: features, groups of them, or all.")
     ] = "",
+    impressions: Annotated[
+        bool, typer.Option("--impressions", help="Score what was shown, not lists: AUC of long view, like and click.")
+    ] = False,
     lag: Annotated[int, typer.Option(min=0, help="Events that a list does not know yet.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of first vectors and draws.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Runs with seeds from --seed on.")] = 1,
@@ -59,21 +67,16 @@ def evaluate(
 
     table = read_event_table(events, format)
     catalogue = [] if videos is None else list(read_videos(videos, format))
+    if impressions:
+        _score_impressions(events, table, catalogue, positive, warmup, seed, _words(refit), json)
+        return
     options: dict[str, Any] = {"warmup": warmup, "k": k, "rank_every": rank_every, "lag": lag}
     chosen = _words(arms), _words(refit), _words(ablate)
     try:
         study = Study(table, catalogue, table.positive(positive), *chosen, options)
     except UnknownArm as error:
         raise typer.BadParameter(str(error)) from error
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(f"{events.name}: {what}", total=of)
-            progress.update(tasks[what], completed=done, total=of)
-
+    with _shown(events.name) as show:
         study.run(range(seed, seed + seeds), show)
     if plot is not None:
         page = write_report(study, plot, f"{events.name}, {positive}")
@@ -86,6 +89,64 @@ def evaluate(
     if study.ablations:
         console.print(_ablations(study))
     console.print(_summary(study))
+
+
+@contextmanager
+def _shown(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows how far what is done has come."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(f"{name}: {what}", total=of)
+            progress.update(tasks[what], completed=done, total=of)
+
+        yield show
+
+
+def _score_impressions(
+    events: Path,
+    table: EventTable,
+    catalogue: list[tuple[str, Video]],
+    positive: str,
+    warmup: float,
+    seed: int,
+    refit: list[str],
+    json: bool,
+) -> None:
+    from cli.impressions import ImpressionEvaluator, NoImpressions, compare
+
+    if set(refit) - {"trees"}:
+        raise typer.BadParameter(f"--impressions compares with trees only, not with {', '.join(refit)}")
+    with _shown(events.name) as show:
+        try:
+            evaluator = ImpressionEvaluator(
+                table, catalogue, table.positive(positive), warmup=warmup, seed=seed, progress=show
+            )
+        except NoImpressions as error:
+            raise typer.BadParameter(str(error)) from error
+        found = compare(evaluator.score(), warmup, "trees" in refit, show)
+    if json:
+        sys.stdout.buffer.write(orjson.dumps(found) + b"\n")
+        return
+    console = Console()
+    console.print(_impressions(found))
+    console.print(
+        f"n = {found['n']:,} impressions to {found['users']:,} users, the last {100 * (1 - warmup):g}%; "
+        "± is one standard error, of resampled users"
+    )
+
+
+def _impressions(found: dict[str, Any]) -> Table:
+    table = Table(title="prequential, what was shown", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("label", "arm", "AUC", "± se", "GAUC", "± se"):
+        table.add_column(name, justify="left" if name in ("label", "arm") else "right", no_wrap=True)
+    for label, measured in found["labels"].items():
+        for arm, values in measured["arms"].items():
+            table.add_row(label, arm, *(f"{values[name]:.4f}" for name in ("auc", "auc_se", "gauc", "gauc_se")))
+    return table
 
 
 def _words(text: str) -> list[str]:

@@ -72,13 +72,13 @@ class Result:
 def first_positives(table: EventTable, positive: BoolArray) -> Int64Array:
     """Indices of the events that are a user-video pair's first positive, ascending; int64."""
     where = np.flatnonzero(positive)
-    pairs = _pairs(table)[where]
+    pairs = pairs_of(table)[where]
     _, first = np.unique(pairs, return_index=True)
     chosen: Int64Array = np.sort(where[first])
     return chosen
 
 
-def _pairs(table: EventTable) -> Int64Array:
+def pairs_of(table: EventTable) -> Int64Array:
     """A number for each event's user-video pair; int64, shape (n,)."""
     users_ = table.user_ids.dictionary_encode().indices.to_numpy().astype(np.int64)
     videos = table.video_ids.dictionary_encode()
@@ -92,7 +92,7 @@ def row_starts(table: EventTable, events: Int64Array) -> Int64Array:
     One row of a log may be an impression, a watch and a like at one time: they follow each other in the table, with the same
     user, video and time. Whoever asks what was known before one of them must leave out all of them.
     """
-    pairs = _pairs(table)
+    pairs = pairs_of(table)
     same = np.zeros(len(table), np.bool_)
     same[1:] = (pairs[1:] == pairs[:-1]) & (table.at_ms[1:] == table.at_ms[:-1])
     starts: Int64Array = np.maximum.accumulate(np.where(same, 0, np.arange(len(table))))

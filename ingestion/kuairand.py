@@ -24,6 +24,9 @@ from topics.interactions import Event, Interaction, event_code
 LONG_VIEW: Final = "long_view"
 """Label of `EventTable`: the watch of a row that the file itself calls a long view."""
 
+CLICK: Final = "click"
+"""Label of `EventTable`: the impression of a row that the file calls a click, a watch of at least 7 s or so."""
+
 _FLAGS: Final[tuple[tuple[str, Event], ...]] = (  # the order of a row's events, after impression and watch
     ("is_like", "like"),
     ("is_follow", "follow"),
@@ -42,7 +45,7 @@ _CHINA: Final = timedelta(hours=8)  # upload dates are local
 
 
 def read_table(path: Path) -> EventTable:
-    """Read a log (`log_*.csv`, or the same columns in Parquet) with the label `long_view`.
+    """Read a log (`log_*.csv`, or the same columns in Parquet) with the labels `long_view` and `click`.
 
     Raises
     ------
@@ -67,6 +70,10 @@ def read_table(path: Path) -> EventTable:
     watch = code == event_code("watch")
     duration_s = np.where(values["duration_ms"] > 0, values["duration_ms"] / 1000, np.nan)  # 0 means unknown
 
+    labels = {LONG_VIEW: watch & (values["long_view"][row] == 1)}
+    if "is_click" in values:
+        labels[CLICK] = (code == event_code("impression")) & (values["is_click"][row] == 1)
+
     def bad_row(event: int, why: str) -> BadRow:
         return columns.bad_row(int(row[event]), why)
 
@@ -78,7 +85,7 @@ def read_table(path: Path) -> EventTable:
         at_ms=values["time_ms"][row],
         watch_seconds=np.where(watch, values["play_time_ms"][row] / 1000, np.nan),
         duration_seconds=np.where(watch, duration_s[row], np.nan),
-        labels={LONG_VIEW: watch & (values["long_view"][row] == 1)},
+        labels=labels,
         rows=columns.rows,
         bad_row=bad_row,
     )
