@@ -11,8 +11,9 @@ from agents.tables import ShardTable, TableManager
 from api.middleware import MAX_BODY_BYTES, problems
 from api.producer import LogWriter
 from api.views import mount
-from infra.settings import Settings
+from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
+from state.objective import BadObjective, Objective
 
 #: Faust notices a dead worker after this; stock takes a minute.
 SESSION_TIMEOUT_S = 10.0
@@ -31,6 +32,7 @@ def create_app(
             max_videos=settings.max_videos,
             positives_per_day=settings.positives_per_day,
             seed=settings.seed,
+            objective=_objective(settings),
         ),
         origin=secrets.token_bytes(8),
     )
@@ -90,6 +92,13 @@ def create_app(
     mount(app, writer)
     app.add_closer(writer.stop)
     return app
+
+
+def _objective(settings: Settings) -> Objective:
+    try:
+        return Objective.parse(settings.objective)
+    except BadObjective as error:
+        raise SettingsError(f"HEADRACE_OBJECTIVE={settings.objective!r}: {error}") from error
 
 
 def _mount_tables(app: HeadraceApp) -> None:

@@ -16,6 +16,8 @@ from rich.table import Table
 from cli.report import prepare, write_report
 from ingestion.event_table import DEFAULT_RULE, EventTable
 from ingestion.source import Format, read_event_table, read_videos
+from state.objective import DEFAULT as DEFAULT_OBJECTIVE
+from state.objective import BadObjective, Objective
 from topics.catalog import Video
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ def evaluate(
         bool, typer.Option("--impressions", help="Score what was shown, not lists: AUC of long view, like and click.")
     ] = False,
     lag: Annotated[int, typer.Option(min=0, help="Events that a list does not know yet.")] = 0,
+    objective: Annotated[
+        str, typer.Option(help="What lists are ordered by, as HEADRACE_OBJECTIVE: choice=1,like=0.5,skip=-1.")
+    ] = DEFAULT_OBJECTIVE,
     seed: Annotated[int, typer.Option(min=0, help="Of first vectors and draws.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Runs with seeds from --seed on.")] = 1,
     plot: Annotated[
@@ -70,7 +75,11 @@ def evaluate(
     if impressions:
         _score_impressions(events, table, catalogue, positive, warmup, seed, _words(refit), json)
         return
-    options: dict[str, Any] = {"warmup": warmup, "k": k, "rank_every": rank_every, "lag": lag}
+    try:
+        ordered_by = Objective.parse(objective)
+    except BadObjective as error:
+        raise typer.BadParameter(str(error)) from error
+    options: dict[str, Any] = {"warmup": warmup, "k": k, "rank_every": rank_every, "lag": lag, "objective": ordered_by}
     chosen = _words(arms), _words(refit), _words(ablate)
     try:
         study = Study(table, catalogue, table.positive(positive), *chosen, options)

@@ -19,6 +19,7 @@ from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
 from state.engine import DAY_MS, Engine, EngineOptions
 from state.lists import rank
+from state.objective import Objective
 from state.rows import Cut
 from state.shard import Shard
 from state.store import MemoryStore
@@ -114,6 +115,7 @@ class Evaluator:
     lag : events that a list does not know yet
     arms : names of `cli.arms.NAMES`
     without : features that the ranker does without
+    objective : what lists are ordered by
     progress : told what is done, of what, and how many of how many events or positives are done
     """
 
@@ -130,6 +132,7 @@ class Evaluator:
         lag: int = 0,
         arms: Sequence[str] = DEFAULT,
         without: Sequence[str] = (),
+        objective: Objective = Objective(),  # noqa: B008 - frozen
         progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
     ) -> None:
         self.table = table
@@ -158,6 +161,7 @@ class Evaluator:
                 max_videos=max(len(table.video_ids.unique()) + len(named), 1),
                 positives_per_day=per_day,
                 seed=seed,
+                objective=objective,
             ),
             origin=b"evaluate",
         )

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
         5000.0, gt=0, allow_inf_nan=False, description="turns half-lives in positive events into event time"
     )
     seed: int = Field(1, ge=0, lt=2**63)
+    objective: str = Field(
+        "choice=1", min_length=1, description="what lists are ordered by: weights of log-odds, by name"
+    )
     max_users: int = Field(1_000_000, ge=1)
     max_videos: int = Field(200_000, ge=1)
     future_tolerance_s: float = Field(

@@ -22,6 +22,7 @@ from online_models.sequential_mf import SequentialMF
 from state import rows
 from state.charts import Charts
 from state.index import ItemIndex
+from state.objective import Objective
 from state.quota import Quota
 from state.replica import Replica
 from state.shard import Shard
@@ -56,6 +57,7 @@ class EngineOptions:
     max_videos: int = 200_000
     positives_per_day: float = 5000.0
     seed: int = 1
+    objective: Objective = Objective()  # noqa: RUF009 - frozen
 
 
 class Engine:

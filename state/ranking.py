@@ -12,9 +12,11 @@ import numpy as np
 
 from online_models.base import Context
 from online_models.features import Described, Votes, describe
+from online_models.heads import Behaviour
 from online_models.selection import mark_first, mark_largest
 from state.engine import Engine
 from state.index import EXACT_BELOW
+from state.prediction import inputs_of
 from state.types import BoolArray, Float32Array, Int32Array
 from topics.evidence import SHOWN
 
@@ -62,6 +64,11 @@ def score_rows(engine: Engine, context: Context, allowed: BoolArray, n: int, exa
     """
     found = find(engine, context, allowed, exact_below, n)
     scores = engine.ranker.scores(found.described, len(context.history))
+    objective = engine.options.objective
+    if objective.needs_heads:
+        # What is known of the user alone moves all candidates alike, so it need not be asked for.
+        inputs = inputs_of(engine, found.rows, Behaviour(), found.described)
+        scores = objective.combine(scores, engine.heads.logits(inputs))
     places = best(scores, n)
     return Scored(found.rows[places], scores[places])
 
