@@ -8,9 +8,11 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 
+from online_models.heads import INPUTS
 from tests.agents.running_worker import HOST, RunningWorker, handled, read_committed
 from topics.dead_letter import parse_dead_letter
-from topics.specs import DEAD, INTERACTIONS, producer_config
+from topics.recommendations import Recommended, decode_list, hash_names
+from topics.specs import DEAD, INTERACTIONS, RECOMMENDATIONS, producer_config
 
 pytestmark = pytest.mark.broker
 
@@ -85,7 +87,13 @@ def audience(worker: RunningWorker) -> None:
 
 @pytest.mark.usefixtures("audience")
 def test_known_unknown_similar_and_trending(http: httpx.Client) -> None:
-    known = http.get("/v1/recommend/cat-fan0?n=3").json()
+    deadline = time.monotonic() + 10
+    while True:
+        # Evidence of the last likes may still be under way.
+        known = http.get("/v1/recommend/cat-fan0?n=3").json()
+        if all(item["video_id"].startswith("cat") for item in known["items"]) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     assert known["source"] == "owner"
     assert known["user_id"] == "cat-fan0"
     assert len(known["recommendation_id"]) == 32
@@ -179,6 +187,41 @@ def test_users_and_videos_are_checked_before_they_are_stored(http: httpx.Client)
     refused = http.put("/v1/users/u1", json={"language": 7})
     assert (refused.status_code, refused.json()["error"]) == (400, "wrong_type")
     assert http.put("/v1/videos/x", json={"titel": "x"}).json()["error"] == "unknown_field"
+
+
+@pytest.mark.usefixtures("audience")
+def test_what_is_served_is_logged_with_what_was_known_and_read_by_the_worker(
+    http: httpx.Client, bootstrap: str
+) -> None:
+    answer = http.get("/v1/recommend/cat-fan3?n=5").json()
+    deadline = time.monotonic() + 10
+    mine: list[Recommended] = []
+    while not mine:
+        assert time.monotonic() < deadline, "the list is not in the log"
+        lists = [decode_list(m.key(), m.value()) for m in read_committed(bootstrap, RECOMMENDATIONS)]
+        mine = [served for key, served in lists if served.recommendation_id == answer["recommendation_id"]]
+    [served] = mine
+    assert served.video_ids == [item["video_id"] for item in answer["items"]]
+    assert served.source == "owner"
+    assert served.names == hash_names(INPUTS)
+    matrix = served.matrix()
+    assert matrix is not None
+    assert matrix.shape == (5, len(INPUTS))
+    while metric(http, 'headrace_exposures{outcome="listed"}') < 1:
+        assert time.monotonic() < deadline, "the worker has not read it"
+        time.sleep(0.05)
+    assert metric(http, 'headrace_exposures{outcome="unreadable"}') == 0
+    waiting = metric(http, "headrace_exposures_waiting")
+    post(http, {"user_id": "cat-fan3", "video_id": served.video_ids[1], "event": "impression"})
+    while metric(http, "headrace_exposures_waiting") <= waiting:
+        assert time.monotonic() < deadline, "the impression is not waited for"
+        time.sleep(0.05)
+
+
+def metric(http: httpx.Client, name: str) -> float:
+    """Value of a metric as it is scraped."""
+    [line] = [line for line in http.get("/metrics").text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[-1])
 
 
 def test_health_readiness_and_metrics(http: httpx.Client) -> None:
