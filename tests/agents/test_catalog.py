@@ -53,8 +53,7 @@ def traces(state: World) -> list[str]:
         found.append("trending")
     if any(engine.replica.ids[place.row] == GONE for place in similar(engine, state.row("video1"), 20)):
         found.append("similar")
-    while engine.index.waiting:
-        engine.index.refresh(engine.mf.columns["q"], engine.mf.columns["b"])
+    engine.index.refresh(engine.mf.columns["q"], engine.mf.columns["b"])
     if row is not None and row in engine.index.search(
         np.ones(32, np.float32), 50, **{name: engine.mf.columns[name] for name in "qb"}
     ):

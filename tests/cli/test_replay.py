@@ -71,10 +71,11 @@ class Replay:
 
     def end(self) -> tuple[int, str]:
         """Its exit status and what it said."""
-        try:
-            said = self.process.communicate(timeout=90)[0]
-        finally:
-            self.process.kill()
+        with self.process:  # one that is killed is waited for, or a later test is blamed for it
+            try:
+                said = self.process.communicate(timeout=90)[0]
+            finally:
+                self.process.kill()
         return self.process.returncode, said
 
 

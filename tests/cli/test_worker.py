@@ -3,11 +3,13 @@
 import signal
 import socket
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
+from infra.embedded_kafka import EmbeddedKafka
 from infra.kafka_probe import free_port
 from ingestion.produce import produce_events
 from tests.agents.running_worker import HOST, RunningWorker, handled
@@ -46,7 +48,16 @@ def test_a_named_broker_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
         assert "Traceback" not in worker.log
 
 
-def test_a_fenced_worker_says_so_and_starts_anew_in_the_same_process(bootstrap: str, tmp_path: Path) -> None:
+@pytest.fixture
+def empty_broker(tmp_path: Path) -> Iterator[str]:
+    """Address of a broker with nothing to learn from, of the test's own."""
+    with EmbeddedKafka(tmp_path / "broker") as kafka:
+        yield kafka.bootstrap
+
+
+def test_a_fenced_worker_says_so_and_starts_anew_in_the_same_process(empty_broker: str, tmp_path: Path) -> None:
+    """Fenced between two transactions: nothing waits to be learned. In the middle of one, the broker names it otherwise."""
+    bootstrap = empty_broker
     with RunningWorker(bootstrap, tmp_path, "fence-test") as worker:
         worker.wait(lambda _: is_ready(worker.port), READY_TIMEOUT_S)
         for partition in range(4):  # as a second owner of the same shards would
