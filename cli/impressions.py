@@ -13,7 +13,7 @@ import numpy as np
 
 from cli.prequential import Evaluator, pairs_of
 from ingestion.event_table import EventTable
-from online_models.features import Votes
+from online_models.features import MISSING, Votes
 from online_models.heads import HEADS, INPUTS
 from state import ranking
 from state.exposures import WINDOW_MS
@@ -25,6 +25,8 @@ from topics.signals import signals
 
 #: Labels that are reported, and the heads that predict them.
 LABELS = ("long_view", "like", "click")
+#: Inputs that are the same for all videos of a list.
+OF_USER = [number for number, name in enumerate(INPUTS) if name.startswith("user_")]
 #: Of the decayed rates, in impressions; the best of the warm-up is the arm.
 HALF_LIVES = (3_000.0, 30_000.0, 300_000.0)
 #: Impressions at the mean rate that a video's own start with.
@@ -75,6 +77,7 @@ class Exposed:
     labels : by name, bool, shape (n,)
     inputs : float32, shape (n, 44); of the heads
     scores : float32, shape (n, 5); what the heads said
+    orders : float32, shape (n, 5); the same without what is known of the user alone, which is what orders a list
     """
 
     events: Int64Array
@@ -84,6 +87,7 @@ class Exposed:
     labels: dict[str, BoolArray]
     inputs: Float32Array
     scores: Float32Array
+    orders: Float32Array
 
 
 def impressions_of(table: EventTable, positive: BoolArray) -> Exposed:
@@ -132,8 +136,9 @@ def impressions_of(table: EventTable, positive: BoolArray) -> Exposed:
     users = table.user_ids.dictionary_encode().indices.to_numpy().astype(np.int64)[events]
     videos = table.video_ids.dictionary_encode().indices.to_numpy().astype(np.int64)[events]
     n = len(events)
-    inputs, scores = np.zeros((n, len(INPUTS)), np.float32), np.zeros((n, len(HEADS)), np.float32)
-    return Exposed(events, users, videos, table.at_ms[events], labels, inputs, scores)
+    inputs = np.zeros((n, len(INPUTS)), np.float32)
+    scores, orders = np.zeros((2, n, len(HEADS)), np.float32)
+    return Exposed(events, users, videos, table.at_ms[events], labels, inputs, scores, orders)
 
 
 class ImpressionEvaluator(Evaluator):
@@ -154,6 +159,8 @@ class ImpressionEvaluator(Evaluator):
             inputs = self._inputs(event)
             exposed.inputs[number] = inputs[0]
             exposed.scores[number] = self.engine.heads.logits(inputs)[0]
+            inputs[:, OF_USER] = MISSING
+            exposed.orders[number] = self.engine.heads.logits(inputs)[0]
             if number % 500 == 0:
                 self._progress("impressions", number, len(exposed.events))
         self._progress("impressions", len(exposed.events), len(exposed.events))
@@ -322,6 +329,7 @@ def compare(exposed: Exposed, warmup: float, trees: bool, progress: Progress) ->
         areas = Areas(label[reported], exposed.users[reported])
         logits = exposed.scores[:, HEADS.index(name)].astype(np.float64)
         areas.add("heads", logits[reported])
+        areas.add("heads_order", exposed.orders[reported, HEADS.index(name)].astype(np.float64))
         rates = [video_rates(exposed, label, half_life) for half_life in HALF_LIVES]
         best = int(np.argmax([auc(rate[:start], label[:start]) for rate in rates]))
         areas.add("video_rate", rates[best][reported])

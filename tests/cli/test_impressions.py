@@ -149,7 +149,7 @@ def exposed(n: int, seed: int = 4) -> Exposed:
     numbers = rng.integers(0, 30, (2, n))
     scores = np.repeat(inputs[:, 2:3], len(HEADS), axis=1)
     labels = dict.fromkeys(("long_view", "like", "click"), label)
-    return Exposed(np.arange(n), numbers[0], numbers[1], at_ms, labels, inputs, scores)
+    return Exposed(np.arange(n), numbers[0], numbers[1], at_ms, labels, inputs, scores, scores)
 
 
 def test_video_rates_know_what_was_before_and_nothing_else() -> None:
@@ -181,9 +181,9 @@ def test_compare_reports_each_label_with_its_arms() -> None:
     found = compare(exposed(2_000), 0.5, True, QUIET)
     assert found["n"] == 1_000
     like = found["labels"]["like"]
-    assert set(like["arms"]) == {"heads", "video_rate", "trees_daily"}
+    assert set(like["arms"]) == {"heads", "heads_order", "video_rate", "trees_daily"}
     assert like["arms"]["heads"]["auc"] > 0.8 > like["arms"]["video_rate"]["auc"]
-    assert set(like["difference"]) == {"video_rate", "trees_daily"}
+    assert set(like["difference"]) == {"heads_order", "video_rate", "trees_daily"}
     assert like["difference"]["video_rate"]["auc"] > 0
 
 
