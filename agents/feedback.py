@@ -29,7 +29,6 @@ from state.users import DUPLICATE, POSITIVE, Admitted
 from topics.interactions import event_code
 from topics.recommendations import BadList, decode_list, hash_names
 from topics.record_batch import RecordLike
-from topics.signals import SKIPPED_SHARE
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +88,7 @@ def follow(engine: Engine, shard: Shard, batch: Events, liked: UInt8Array, admit
             _mark(engine, shard, batch, e)
         exposure = shard.exposures.find(int(batch.slots[e]), int(batch.rows[e]))
         if exposure is not None:
-            _note(exposure, batch, bool(liked[e]), e)
+            _note(exposure, batch, bool(liked[e]), engine.options.signals.skipped_share, e)
     close(engine, shard)
 
 
@@ -142,7 +141,7 @@ def _mark(engine: Engine, shard: Shard, batch: Events, e: int) -> None:
         served.engaged[place] = True
 
 
-def _note(exposure: Exposure, batch: Events, liked: bool, e: int) -> None:
+def _note(exposure: Exposure, batch: Events, liked: bool, skipped_share: float, e: int) -> None:
     kind, outcomes = batch.kinds[e], exposure.outcomes
     if kind == _WATCH:
         watched, length = float(batch.watch_seconds[e]), float(batch.duration_seconds[e])
@@ -152,7 +151,7 @@ def _note(exposure: Exposure, batch: Events, liked: bool, e: int) -> None:
         if not watched < needed:
             outcomes[CLICK] = 1.0
         share = watched / length if length > 0.0 else np.nan
-        if share < SKIPPED_SHARE and not liked:
+        if share < skipped_share and not liked:
             outcomes[SKIP] = 1.0
         # NaN, once there was a watch of which it is not known, stays.
         outcomes[WATCH_SHARE] = np.maximum(outcomes[WATCH_SHARE], min(share, 1.0) if share == share else np.nan)

@@ -46,6 +46,7 @@ def learn(
     histories: Int32Array,
     admitted: Admitted,
     first: BoolArray,
+    weights: Float32Array,
 ) -> None:
     """Give the ranker its lessons of a micro-batch.
 
@@ -54,6 +55,7 @@ def learn(
     slots, rows : int32, shape (m,); of each first positive
     histories : int32, shape (m, 20); the user's positives before it, newest first, -1 for none
     admitted, first : what became of all events of the batch, and which of them (bool) these are
+    weights : float32, shape (m,); how many times the usual step each lesson takes
     """
     numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
     # By the number of the positive, so that it does not matter what batches there are.
@@ -63,7 +65,9 @@ def learn(
     for e in np.flatnonzero(drawn(engine.options.seed, seeds, granted)).tolist():
         # That it was shown to this user is no news to the lesson: at serving it had not been.
         shown = engine.users.open_shown[slots[e]] if before[e] else None
-        became = teach(engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, int(seeds[e]))
+        became = teach(
+            engine, shard, int(slots[e]), int(rows[e]), histories[e], passes[e], shown, int(seeds[e]), float(weights[e])
+        )
         engine.lessons[became] += 1
 
 
@@ -76,6 +80,7 @@ def teach(
     passed: Int32Array,
     shown: Float32Array | None,
     seed: int,
+    weight: float = 1.0,
 ) -> str:
     """One lesson: the user in `slot`, whose positives were `history`, chose `row`, of which `shown` was known before.
 
@@ -99,7 +104,7 @@ def teach(
     described = ranking.described(engine, context, rows, votes)
     if shown is not None:
         described.items[place, _SHOWN] = shown
-    lesson = engine.ranker.learn(shard.partition, described, len(context.history), place, seed)
+    lesson = engine.ranker.learn(shard.partition, described, len(context.history), place, seed, weight)
     if lesson.learned:
         shard.taught.add(RANKER_KEY)
     return "learned" if lesson.learned else "refused"

@@ -17,7 +17,7 @@ from state.engine import Engine
 from state.errors import StateFull
 from state.replica import Replica
 from state.shard import Shard
-from state.types import Int32Array, Int64Array
+from state.types import Float32Array, Int32Array, Int64Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
 from topics.event_columns import EventColumns, read_events
 from topics.evidence import SHOWN
@@ -25,7 +25,6 @@ from topics.interactions import EVENTS, Interaction, decode, event_code
 from topics.partitions import stable_hash
 from topics.record_batch import RecordBatch, RecordLike
 from topics.rejected import Reason, Rejected
-from topics.signals import signals
 from topics.specs import INTERACTIONS
 
 #: Negatives drawn a micro-batch, of which each event uses 40: more would send more rows, fewer would repeat themselves. A batch
@@ -145,8 +144,10 @@ def learn(
 def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool] | None) -> None:
     users, replica = engine.users, engine.replica
     slots, rows, kinds, at_ms = events.slots, events.rows, events.kinds, events.at_ms
-    default = signals(kinds, events.watch_seconds, events.duration_seconds).positive
-    liked = np.asarray(default if positive is None else positive).astype(np.uint8)
+    said = engine.options.signals.signals(kinds, events.watch_seconds, events.duration_seconds)
+    liked = np.asarray(said.positive if positive is None else positive).astype(np.uint8)
+    # What somebody else calls positive has no weight of its own.
+    weights = np.where(said.positive, said.weights, np.float32(1.0))
     # Nothing is learned about a deleted video; the event still counts.
     alive = ~replica.deleted[rows]
     acts = np.where(alive, _ACTS[kinds], ACT_NONE).astype(np.uint8)
@@ -174,8 +175,9 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     if first.any():
         histories = admitted.histories[first]
         # The ranker before all others: it must see what was known when the user chose.
-        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted, first)
-        _teach(engine, shard, slots[first], rows[first], histories, at_ms[first], int(events.offsets[0]))
+        ranking.learn(engine, shard, slots[first], rows[first], histories, admitted, first, weights[first])
+        seed = int(events.offsets[0])
+        _teach(engine, shard, slots[first], rows[first], histories, at_ms[first], weights[first], seed)
         shard.totals["positives"] += int(first.sum())
     # As it is now, before what this batch has shown counts.
     users.open_shown[slots[came]] = engine.popularity.shown_features(rows[came], engine.now())
@@ -188,6 +190,7 @@ def _teach(
     rows: Int32Array,
     histories: Int32Array,
     at_ms: Int64Array,
+    weights: Float32Array,
     seed_offset: int,
 ) -> None:
     """Learn the batch's first positives: links for the neighbour tables, factor steps, the users' own vectors."""
@@ -210,4 +213,5 @@ def _teach(
         engine.options.seed,
         seed_offset,
         pending.steps,
+        weights,
     )

@@ -1,6 +1,7 @@
 """The composition root of a worker: Faust app, tables, agents and the API on one loop."""
 
 import secrets
+from pathlib import Path
 from typing import Any
 
 import faust
@@ -14,6 +15,7 @@ from api.views import mount
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
 from state.objective import BadObjective, Objective
+from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
 #: Faust notices a dead worker after this; stock takes a minute.
 SESSION_TIMEOUT_S = 10.0
@@ -33,6 +35,7 @@ def create_app(
             positives_per_day=settings.positives_per_day,
             seed=settings.seed,
             objective=_objective(settings),
+            signals=_signals(settings.signals),
         ),
         origin=secrets.token_bytes(8),
     )
@@ -99,6 +102,15 @@ def _objective(settings: Settings) -> Objective:
         return Objective.parse(settings.objective)
     except BadObjective as error:
         raise SettingsError(f"HEADRACE_OBJECTIVE={settings.objective!r}: {error}") from error
+
+
+def _signals(path: Path | None) -> SignalTable:
+    if path is None:
+        return DEFAULT_SIGNALS
+    try:
+        return SignalTable.parse(path.read_bytes())
+    except (OSError, BadSignals) as error:
+        raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
 
 
 def _mount_tables(app: HeadraceApp) -> None:

@@ -19,6 +19,7 @@ from ingestion.source import Format, read_event_table, read_videos
 from state.objective import DEFAULT as DEFAULT_OBJECTIVE
 from state.objective import BadObjective, Objective
 from topics.catalog import Video
+from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
 if TYPE_CHECKING:
     from cli.study import Study
@@ -56,6 +57,9 @@ def evaluate(
     objective: Annotated[
         str, typer.Option(help="What lists are ordered by, as HEADRACE_OBJECTIVE: choice=1,like=0.5,skip=-1.")
     ] = DEFAULT_OBJECTIVE,
+    signals: Annotated[
+        Path | None, typer.Option(help="What events say about taste, as HEADRACE_SIGNALS; a JSON file.", dir_okay=False)
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of first vectors and draws.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Runs with seeds from --seed on.")] = 1,
     plot: Annotated[
@@ -77,12 +81,20 @@ def evaluate(
         return
     try:
         ordered_by = Objective.parse(objective)
-    except BadObjective as error:
+        said = DEFAULT_SIGNALS if signals is None else SignalTable.parse(signals.read_bytes())
+    except (BadObjective, BadSignals, OSError) as error:
         raise typer.BadParameter(str(error)) from error
-    options: dict[str, Any] = {"warmup": warmup, "k": k, "rank_every": rank_every, "lag": lag, "objective": ordered_by}
+    options: dict[str, Any] = {
+        "warmup": warmup,
+        "k": k,
+        "rank_every": rank_every,
+        "lag": lag,
+        "objective": ordered_by,
+        "signals": said,
+    }
     chosen = _words(arms), _words(refit), _words(ablate)
     try:
-        study = Study(table, catalogue, table.positive(positive), *chosen, options)
+        study = Study(table, catalogue, table.positive(positive, said), *chosen, options)
     except UnknownArm as error:
         raise typer.BadParameter(str(error)) from error
     with _shown(events.name) as show:

@@ -21,7 +21,7 @@ from state.prediction import behaviour_in, inputs_of
 from state.types import BoolArray, Float32Array, Float64Array, Int64Array
 from topics.catalog import Video
 from topics.interactions import event_code
-from topics.signals import signals
+from topics.signals import DEFAULT_SIGNALS
 
 #: Labels that are reported, and the heads that predict them.
 LABELS = ("long_view", "like", "click")
@@ -127,7 +127,7 @@ def impressions_of(table: EventTable, positive: BoolArray) -> Exposed:
     watch = codes == event_code("watch")
     needed = np.where(table.duration_seconds > 0, np.minimum(table.duration_seconds, 7.0), 7.0)
     clicked = (codes == event_code("view")) | (watch & ~(table.watch_seconds < needed))
-    default = signals(codes, table.watch_seconds, table.duration_seconds).positive
+    default = DEFAULT_SIGNALS.signals(codes, table.watch_seconds, table.duration_seconds).positive
     labels = {
         "long_view": followed(table.labels.get("long_view", watch & positive & default)),
         "like": followed(codes == event_code("like")),

@@ -26,6 +26,7 @@ from state.store import MemoryStore
 from state.types import BoolArray, Int64Array
 from topics.catalog import Video
 from topics.interactions import Interaction
+from topics.signals import DEFAULT_SIGNALS, SignalTable
 
 #: Users with fewer events than this before the ranked one are cold.
 COLD_BELOW = 3
@@ -116,6 +117,7 @@ class Evaluator:
     arms : names of `cli.arms.NAMES`
     without : features that the ranker does without
     objective : what lists are ordered by
+    signals : what events say about taste
     progress : told what is done, of what, and how many of how many events or positives are done
     """
 
@@ -133,6 +135,7 @@ class Evaluator:
         arms: Sequence[str] = DEFAULT,
         without: Sequence[str] = (),
         objective: Objective = Objective(),  # noqa: B008 - frozen
+        signals: SignalTable = DEFAULT_SIGNALS,
         progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
     ) -> None:
         self.table = table
@@ -162,6 +165,7 @@ class Evaluator:
                 positives_per_day=per_day,
                 seed=seed,
                 objective=objective,
+                signals=signals,
             ),
             origin=b"evaluate",
         )

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
         5000.0, gt=0, allow_inf_nan=False, description="turns half-lives in positive events into event time"
     )
     seed: int = Field(1, ge=0, lt=2**63)
+    signals: Path | None = Field(None, description="JSON file of what events say about taste")
     objective: str = Field(
         "choice=1", min_length=1, description="what lists are ordered by: weights of log-odds, by name"
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ingestion.bad_file import BadRow
 from topics.ids import MAX_ID_BYTES
 from topics.interactions import EVENTS, Interaction, event_code
-from topics.signals import signals
+from topics.signals import DEFAULT_SIGNALS, SignalTable
 
 DEFAULT_RULE: Final = "default"
 LATEST_MS: Final = 2**53  # beyond it a number is no time at all, and not exact as a float
@@ -59,13 +59,14 @@ class EventTable:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def positive(self, rule: str = DEFAULT_RULE) -> NDArray[np.bool_]:
+    def positive(self, rule: str = DEFAULT_RULE, signals: SignalTable = DEFAULT_SIGNALS) -> NDArray[np.bool_]:
         """Tell which events are positive.
 
         Parameters
         ----------
         rule : "default" (`topics.signals`), one of `labels`, or a list such as "like,share,long_watch" of events and
             of "long_watch", a watch that is positive by default
+        signals : what is positive by default
 
         Returns
         -------
@@ -76,7 +77,7 @@ class EventTable:
         UnknownRule
             Names the word that is unknown, and those that are known.
         """
-        default = signals(self.codes, self.watch_seconds, self.duration_seconds).positive
+        default = signals.signals(self.codes, self.watch_seconds, self.duration_seconds).positive
         if rule == DEFAULT_RULE:
             return default
         if rule in self.labels:

@@ -439,7 +439,9 @@ class Ranker:
         out[described.broken] = -np.inf
         return out
 
-    def learn(self, number: int, described: Described, history_length: int, chosen: int, seed: int) -> Lesson:
+    def learn(
+        self, number: int, described: Described, history_length: int, chosen: int, seed: int, weight: float = 1.0
+    ) -> Lesson:
         """Learn that the user chose one of the candidates; part `number` takes the step.
 
         Parameters
@@ -447,6 +449,7 @@ class Ranker:
         number : of the shard
         chosen : place of the chosen candidate in `described`
         seed : decides the random others
+        weight : how many times the usual step it takes
         """
         if not 0 <= chosen < len(described.items):
             raise ModelError(f"ranker: no candidate {chosen} of {len(described.items)}")
@@ -461,7 +464,8 @@ class Ranker:
         draw = int(mix64(np.array([seed], np.uint64))[0])
         loss = _learn(
             self._parts.total, self._parts.own(number), described.items, described.user, scores, self._start, self._mean, self._scale,
-            self._inner, self._outer, bucket_of(history_length), chosen, draw, TOP, RANDOM, RATE, EPSILON, CLIP, LIMIT, MISSING,
+            self._inner, self._outer, bucket_of(history_length), chosen, draw, TOP, RANDOM, weight * RATE, EPSILON, CLIP, LIMIT,
+            MISSING,
         )  # fmt: skip
         if loss < -0.5:
             self.refused += 1

@@ -79,6 +79,7 @@ def _note(
     read(i32),
     read(i32, 2),
     read(i32),
+    read(f32),
     read(i32),
     i64,
     u64,
@@ -97,6 +98,7 @@ def _learn(
     slots: Int32Array,
     histories: Int32Array,
     rows: Int32Array,
+    weights: Float32Array,
     negatives: Int32Array,
     n_items: int,
     key: int,
@@ -109,7 +111,11 @@ def _learn(
     k = FACTORS
     n = q.shape[0]
     pool = negatives.shape[0]
-    if not (rows.shape[0] == slots.shape[0] == histories.shape[0] and p.shape[0] == pacc.shape[0] and p.shape[1] == k):
+    if not (
+        rows.shape[0] == slots.shape[0] == histories.shape[0] == weights.shape[0]
+        and p.shape[0] == pacc.shape[0]
+        and p.shape[1] == k
+    ):
         return 4
     for c in range(pool):
         if not 0 <= negatives[c] < n:
@@ -117,6 +123,8 @@ def _learn(
     for e in range(rows.shape[0]):
         if not (0 <= rows[e] < n and 0 <= slots[e] < p.shape[0]):
             return 1
+        if not 0.0 < weights[e] < np.inf:
+            return 3
         for lag in range(histories.shape[1]):
             if histories[e, lag] >= n:
                 return 1
@@ -208,10 +216,10 @@ def _learn(
                 step = gradient * z[f] + REGULARISATION * vector[f]
                 squares += step * step
             acc[row] += squares / np.float32(FACTORS)
-            rate = RATE / np.sqrt(acc[row] + EPSILON)
+            rate = weights[e] * RATE / np.sqrt(acc[row] + EPSILON)
             for f in range(k):
                 vector[f] -= rate * (gradient * z[f] + REGULARISATION * vector[f])
-            b[row] -= BIAS_RATE * (gradient + REGULARISATION * b[row])
+            b[row] -= weights[e] * BIAS_RATE * (gradient + REGULARISATION * b[row])
 
         share = spread
         for lag in range(lags):
@@ -222,7 +230,7 @@ def _learn(
                 step = share * gz[f] + REGULARISATION * vector[f]
                 squares += step * step
             acc[row] += squares / np.float32(FACTORS)
-            rate = RATE / np.sqrt(acc[row] + EPSILON)
+            rate = weights[e] * RATE / np.sqrt(acc[row] + EPSILON)
             for f in range(k):
                 vector[f] -= rate * (share * gz[f] + REGULARISATION * vector[f])
             share *= LAG_DECAY
@@ -231,7 +239,7 @@ def _learn(
             step = gz[f] + REGULARISATION * p[slot, f]
             squares += step * step
         pacc[slot] += squares / np.float32(FACTORS)
-        rate = RATE / np.sqrt(pacc[slot] + EPSILON)
+        rate = weights[e] * RATE / np.sqrt(pacc[slot] + EPSILON)
         for f in range(k):
             p[slot, f] -= rate * (gz[f] + REGULARISATION * p[slot, f])
     mask = table.shape[0] - 1
@@ -293,6 +301,7 @@ class SequentialMF(ItemModel):
         seed: int,
         first: int = 0,
         steps: FactorSteps | None = None,
+        weights: Float32Array | None = None,
     ) -> None:
         """Learn events in order; changes `p`, `pacc` and this model's columns in place.
 
@@ -308,6 +317,7 @@ class SequentialMF(ItemModel):
         n_items : admitted rows, for the logit correction
         seed, first : event e draws by (seed, first + e) alone, so a batch equals its parts learned one after the other
         steps : gets what is added to the columns
+        weights : float32, shape (m,); how many times the usual step each event takes; None: once
 
         Raises
         ------
@@ -317,9 +327,11 @@ class SequentialMF(ItemModel):
         c = self.columns
         vectors = c["q"], c["b"], c["acc"], p, pacc
         steps = FactorSteps() if steps is None else steps
+        if weights is None:
+            weights = np.ones(len(rows), np.float32)
         steps.expect(self.capacity, len(negatives) + len(rows) * (1 + LAGS))
         sums = steps.table, steps.rows, steps.sums, steps.used
-        accepted(_learn(*vectors, slots, histories, rows, negatives, n_items, seed_key(seed), first, *sums))
+        accepted(_learn(*vectors, slots, histories, rows, weights, negatives, n_items, seed_key(seed), first, *sums))
 
     def user_vector(self, p: Float32Array, history: Int32Array) -> Float32Array:
         """Make z (float32, shape (32,)) of a user's own vector (the same) and history (int32, newest first)."""

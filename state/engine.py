@@ -30,6 +30,7 @@ from state.types import BoolArray, Float64Array, Int32Array, Int64Array
 from state.users import Users
 from topics.catalog import Video
 from topics.evidence import SHOWN
+from topics.signals import DEFAULT_SIGNALS, SignalTable
 
 DAY_MS = 86_400_000
 #: Videos that count as new to the catalogue at one time, and for how long (in the stream's own time).
@@ -58,6 +59,7 @@ class EngineOptions:
     positives_per_day: float = 5000.0
     seed: int = 1
     objective: Objective = Objective()  # noqa: RUF009 - frozen
+    signals: SignalTable = DEFAULT_SIGNALS
 
 
 class Engine:

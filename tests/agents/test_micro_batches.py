@@ -5,10 +5,12 @@ import pytest
 
 from agents.app import CHUNK
 from ingestion.simulate import Audience
-from tests.agents.world import NOW_MS, World, random_events, world
+from state.engine import EngineOptions
+from tests.agents.world import NOW_MS, World, liked, random_events, world
+from topics.catalog import Video
 from topics.interactions import Interaction
 from topics.partitions import partition_of
-from topics.signals import is_positive
+from topics.signals import Signal, SignalTable, is_positive
 from topics.specs import INTERACTIONS
 
 
@@ -91,3 +93,19 @@ def recall(state: World, user: str, wanted: set[str], length: int = 30) -> float
     best = {str(engine.replica.ids[row]) for row in np.argsort(-scores)[:length].tolist()}
     fresh = {video for video in wanted if (row := engine.replica.find(video)) is not None and np.isfinite(scores[row])}
     return len(best & fresh) / max(1, len(fresh))
+
+
+def test_a_heavier_positive_takes_a_larger_step() -> None:
+    moved = []
+    for weight in (0.5, 1.0, 3.0):
+        table = SignalTable({"like": Signal(1, weight)})
+        state = World(EngineOptions(partitions=1, signals=table))
+        for n in range(10):
+            state.put(f"v{n}", Video(title=f"film {n}"))
+        state.settle()
+        row = state.row("v1")
+        before = state.engine.mf.columns["q"][row].copy()
+        state.send(liked("ann", "v2", 1), liked("ann", "v1", 2))
+        state.settle()
+        moved.append(float(np.abs(state.engine.mf.columns["q"][row] - before).sum()))
+    assert moved[0] < moved[1] < moved[2]

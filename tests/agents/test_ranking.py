@@ -118,9 +118,11 @@ def heard(state: World) -> Iterator[list[tuple[int, Described, int, int]]]:
     found: list[tuple[int, Described, int, int]] = []
     learn = state.engine.ranker.learn
 
-    def listen(number: int, described: Described, history_length: int, chosen: int, seed: int) -> Lesson:
+    def listen(
+        number: int, described: Described, history_length: int, chosen: int, seed: int, weight: float = 1.0
+    ) -> Lesson:
         found.append((number, described, history_length, chosen))
-        return learn(number, described, history_length, chosen, seed)
+        return learn(number, described, history_length, chosen, seed, weight)
 
     state.engine.ranker.learn = listen  # type: ignore[method-assign] # listens in
     try:

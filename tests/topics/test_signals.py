@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topics.interactions import EVENTS, Event, event_code
-from topics.signals import SEEN_EVENTS, TABLE, is_positive, marks_seen, signal, signals
+from topics.signals import (
+    DEFAULT_SIGNALS,
+    SEEN_EVENTS,
+    TABLE,
+    BadSignals,
+    Signal,
+    SignalTable,
+    is_positive,
+    marks_seen,
+    signal,
+)
 
 seconds = st.none() | st.sampled_from([0.0, 1.0, 17.999, 18.0, 18.001]) | st.floats(0, 1e6)
 
@@ -66,8 +76,45 @@ def test_arrays_agree_with_scalars(events: list[tuple[Event, float | None, float
     codes = np.array([event_code(event) for event, _, _ in events], dtype=np.uint8)
     watch_s = np.array([math.nan if watch is None else watch for _, watch, _ in events], dtype=np.float64)
     duration_s = np.array([math.nan if duration is None else duration for _, _, duration in events], dtype=np.float64)
-    found = signals(codes, watch_s, duration_s)
+    found = DEFAULT_SIGNALS.signals(codes, watch_s, duration_s)
     assert found.positive.tolist() == [is_positive(*event) for event in events]
     assert found.seen.tolist() == [marks_seen(*event) for event in events]
     assert found.targets.tolist() == [signal(*event).target for event in events]
     assert found.weights.tolist() == [np.float32(signal(*event).weight) for event in events]
+
+
+def test_an_operator_changes_what_events_say_and_the_rest_stays() -> None:
+    text = """{"long_watch_seconds": 30, "skipped_share": 0.5, "events": {"view": {"target": 1, "weight": 0.2},
+        "like": {"target": 0, "weight": 0}}}"""
+    table = SignalTable.parse(text)
+    assert table.signal("watch", 20.0, 60.0) == TABLE["short_watch"]
+    assert table.signal("watch", 30.0, 60.0) == TABLE["long_watch"]
+    assert table.signal("view") == Signal(1, 0.2)
+    assert table.signal("share") == TABLE["share"]
+    codes = np.array([event_code("view"), event_code("like")], np.uint8)
+    unknown = np.full(2, np.nan)
+    assert table.signals(codes, unknown, unknown).positive.tolist() == [True, False]
+    assert not is_positive("view"), "the default table stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "truncated"),
+        ("[]", "Expected"),
+        ('{"events": {"likes": {"target": 1, "weight": 1}}}', "there is no event likes"),
+        ('{"events": {"like": {"target": 2, "weight": 1}}}', "Invalid enum value"),
+        ('{"events": {"like": {"target": 1, "weight": -1}}}', ">= 0"),
+        ('{"events": {"like": {"target": 1}}}', "weight"),
+        ('{"long_watch_seconds": 0}', "> 0"),
+        ('{"watch": 1}', "unknown field"),
+        (
+            '{"events": {"long_watch": {"target": 0, "weight": 1}, "like": {"target": 0, "weight": 1},'
+            ' "share": {"target": 0, "weight": 1}, "follow": {"target": 0, "weight": 1}, "comment": {"target": 1, "weight": 0}}}',
+            "nothing would be learned",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(text: str, reason: str) -> None:
+    with pytest.raises(BadSignals, match=reason):
+        SignalTable.parse(text)
