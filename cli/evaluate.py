@@ -60,6 +60,9 @@ def evaluate(
     signals: Annotated[
         Path | None, typer.Option(help="What events say about taste, as HEADRACE_SIGNALS; a JSON file.", dir_okay=False)
     ] = None,
+    evidence_lag: Annotated[
+        int, typer.Option(min=0, help="Events that what all users share does not know yet, if these are more.")
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of first vectors and draws.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Runs with seeds from --seed on.")] = 1,
     plot: Annotated[
@@ -91,6 +94,7 @@ def evaluate(
         "lag": lag,
         "objective": ordered_by,
         "signals": said,
+        "evidence_lag": evidence_lag,
     }
     chosen = _words(arms), _words(refit), _words(ablate)
     try:

@@ -11,9 +11,6 @@ import numpy as np
 
 from state.types import BoolArray, Float64Array, Int32Array, Int64Array
 
-#: The place of a target that is not in the list.
-ABSENT = -1
-
 
 @dataclass
 class Positions:

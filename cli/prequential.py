@@ -6,17 +6,19 @@ catalogue, the same unseen videos and breaks ties the same way, by the order in 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from agents import items, users
-from cli.arms import COMPONENTS, DEFAULT, HALF_LIVES, REFITTED, CountedPopularity, Scores
-from cli.positions import ABSENT, Positions
+from cli.arms import DEFAULT, HALF_LIVES, REFITTED, CountedPopularity
+from cli.positions import Positions
 from cli.refit import Refit, make
 from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
+from state.arms import ABSENT, COMPONENTS, Scores, place_in, position
 from state.engine import DAY_MS, Engine, EngineOptions
 from state.lists import rank
 from state.objective import Objective
@@ -25,6 +27,7 @@ from state.shard import Shard
 from state.store import MemoryStore
 from state.types import BoolArray, Int64Array
 from topics.catalog import Video
+from topics.evidence import EvidenceBlock
 from topics.interactions import Interaction
 from topics.signals import DEFAULT_SIGNALS, SignalTable
 
@@ -48,6 +51,7 @@ class Result:
     events: int = 0
     positives_per_day: float = 0.0
     lag: int = 0
+    evidence_lag: int = 0
 
     @property
     def n(self) -> int:
@@ -65,6 +69,7 @@ class Result:
             "rank_us": round(1e6 * self.rank_seconds / max(self.n, 1), 1),
             "events": self.events,
             "lag": self.lag,
+            "evidence_lag": self.evidence_lag,
             "new_video_n": sum(self.positions.new),
             "popularity_half_life": self.half_life,
             "positives_per_day": round(self.positives_per_day, 3),
@@ -114,6 +119,8 @@ class Evaluator:
     rank_every : rank only each so many-th of the first positives
     seed : of first vectors and draws
     lag : events that a list does not know yet
+    evidence_lag : those that what all users share does not know yet, where that is more: a worker knows of its own users at once, and
+        of all others when evidence has come back
     arms : names of `cli.arms.NAMES`
     without : features that the ranker does without
     objective : what lists are ordered by
@@ -132,6 +139,7 @@ class Evaluator:
         rank_every: int = 1,
         seed: int = 1,
         lag: int = 0,
+        evidence_lag: int = 0,
         arms: Sequence[str] = DEFAULT,
         without: Sequence[str] = (),
         objective: Objective = Objective(),  # noqa: B008 - frozen
@@ -148,13 +156,20 @@ class Evaluator:
         self._warm_n = int(warmup * len(self._first))
         self._rank_every = rank_every
         self._lag = lag
+        self._evidence_lag = max(lag, evidence_lag)
+        #: Blocks that are under way, with the event behind the last one that they are of.
+        self._evidence: deque[tuple[int, list[EvidenceBlock]]] = deque()
         self._progress = progress
         begin_ms, end_ms = int(table.at_ms[0]), int(table.at_ms[self._first[max(self._warm_n - 1, 0)]])
         # The clock's rate as an operator would set it: measured on what came before, the warm-up.
         per_day = max(max(self._warm_n, 1) * DAY_MS / max(end_ms - begin_ms, 1), LEAST_POSITIVES_PER_DAY)
         arms = list(dict.fromkeys(arms))
         self.result = Result(
-            Positions(k, {arm: [] for arm in arms}), events=len(table), positives_per_day=per_day, lag=lag
+            Positions(k, {arm: [] for arm in arms}),
+            events=len(table),
+            positives_per_day=per_day,
+            lag=lag,
+            evidence_lag=self._evidence_lag,
         )
         named = dict(videos)
         self.engine = Engine(
@@ -194,6 +209,7 @@ class Evaluator:
             known = max(learned_to, int(self._starts[number]) - self._lag)
             self._learn(learned_to, known)
             learned_to = known
+            self._apply(int(self._starts[number]) - self._evidence_lag)
             self._publish(int(self.table.at_ms[event]))
             if number < self._warm_n:
                 choosing += self._choose(event)
@@ -228,12 +244,19 @@ class Evaluator:
             self._publish(int(self.table.at_ms[high - 1]))
             began = time.perf_counter()
             users.learn(self.engine, self._shard, events, range(low, high), self.positive[low:high].tolist())
-            for _, block in self._shard.pending.blocks(self.engine.replica, self.engine.origin, 0):
-                items.apply(self.engine, self._shard, block)
+            blocks = [block for _, block in self._shard.pending.blocks(self.engine.replica, self.engine.origin, 0)]
             self._shard.pending.clear()
+            self._evidence.append((high, blocks))
+            self._apply(high - self._evidence_lag + self._lag)
             self.result.learn_seconds += time.perf_counter() - began
             self.result.learned += high - low
             self._describe(events)
+
+    def _apply(self, known: int) -> None:
+        """Let what all users share learn the evidence of the events before `known`."""
+        while self._evidence and self._evidence[0][0] <= known:
+            for block in self._evidence.popleft()[1]:
+                items.apply(self.engine, self._shard, block)
 
     def _describe(self, events: Iterable[Interaction]) -> None:
         """Give videos without a date their description with their first event, which cannot have been chosen by it."""
@@ -255,7 +278,7 @@ class Evaluator:
         _, allowed, target, _ = self._situation(event)
         return np.array(
             [
-                self._position(Scores(self._counted.scores(which, len(allowed))), allowed, target) != ABSENT
+                position(Scores(self._counted.scores(which, len(allowed))), allowed, target, self.k) != ABSENT
                 for which in range(len(HALF_LIVES))
             ],
             np.int64,
@@ -267,8 +290,7 @@ class Evaluator:
         began = time.perf_counter()
         listed = rank(engine, context, allowed, self.k)
         self.result.rank_seconds += time.perf_counter() - began
-        place = np.flatnonzero(listed == target) if target is not None else np.empty(0, np.int64)
-        positions = {"served": int(place[0]) if len(place) else ABSENT}
+        positions = {"served": place_in(listed, target)}
         for arm in self.result.positions.arms:
             if arm == "popularity_decayed":
                 scores = Scores(self._counted.scores(HALF_LIVES.index(self.result.half_life), n))
@@ -278,25 +300,8 @@ class Evaluator:
                 scores = COMPONENTS[arm](engine, context, n)
             else:
                 continue
-            positions[arm] = self._position(scores, allowed, target)
+            positions[arm] = position(scores, allowed, target, self.k)
         self.result.positions.add(int(self.table.at_ms[event]), before < COLD_BELOW, target is None, positions)
-
-    def _position(self, given: Scores, allowed: BoolArray, target: int | None) -> int:
-        """The target's place among the allowed rows, ABSENT beyond k.
-
-        Of equal scores the larger of `ties` comes first, then the row that was known first.
-        """
-        scores, ties = given
-        if target is None or not allowed[target] or not np.isfinite(scores[target]):
-            return ABSENT
-        own = scores[target]
-        ahead = int((allowed & (scores > own)).sum())
-        equal = np.flatnonzero(allowed & (scores == own))
-        if ties is not None:
-            ahead += int((ties[equal] > ties[target]).sum())
-            equal = equal[ties[equal] == ties[target]]
-        ahead += int((equal < target).sum())
-        return ahead if ahead < self.k else ABSENT
 
 
 class _Refitted:

@@ -213,7 +213,7 @@ def _made(study: "Study") -> str:
         "warm-up": f"the first {100 * options['warmup']:g}% of the positives, learned and not reported",
         "ranked": "each positive" if options["rank_every"] == 1 else f"one positive in {options['rank_every']:,}",
         "list": f"{study.k} videos",
-        "lag": _lag(first.lag),
+        "lag": _lag(first.lag, first.evidence_lag),
         "seeds": f"{len(study.runs)}",
         "positives": f"{_number(round(first.positives_per_day, 3), 1)} a day in the warm-up: what turns half-lives into time",
         "decayed popularity": f"halves every {first.half_life:,.0f} positives, the best of the warm-up",
@@ -225,10 +225,13 @@ def _made(study: "Study") -> str:
     )
 
 
-def _lag(events: int) -> str:
-    if not events:
+def _lag(events: int, of_evidence: int) -> str:
+    if not of_evidence:
         return "none"
-    return f"{events:,} events that a list does not know yet; decayed popularity and batch models know them"
+    said = f"{events:,} events that a list does not know yet"
+    if of_evidence > events:
+        said += f", and {of_evidence:,} that what all users share does not know"
+    return said + "; decayed popularity and batch models know them"
 
 
 def _options(study: "Study") -> dict[str, float]:

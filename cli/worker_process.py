@@ -63,6 +63,8 @@ class WorkerProcess:
         self.name, self.home = name, home
         self.log_file = home / "worker.log"
         self.paused = False
+        #: Where it answers, once it is started.
+        self.url = ""
         self._bootstrap, self._settings = bootstrap, settings
         self._lock = FileLock(home / "worker.lock")
         if not self._lock.acquire():
@@ -106,7 +108,8 @@ class WorkerProcess:
         """Start it; returns at once."""
         port = free_port(HOST)
         environment = worker_environment(self._bootstrap, self.home, port, self._settings)
-        self._client = WorkerClient(base_url(HOST, port), ASK_TIMEOUT_S)
+        self.url = base_url(HOST, port)
+        self._client = WorkerClient(self.url, ASK_TIMEOUT_S)
         command = [sys.executable, "-m", "cli.main", "worker"]
         self._child = ChildProcess(command, self.log_file, self._lock, lambda _: None, environment)
 

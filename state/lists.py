@@ -60,18 +60,20 @@ def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[lis
     return served, "owner" if len(context.history) else "trending"
 
 
-def rank(engine: Engine, context: Context, allowed: BoolArray, n: int) -> Int32Array:
+def rank(engine: Engine, context: Context, allowed: BoolArray, n: int, scored: Scored | None = None) -> Int32Array:
     """Rows of the list that `recommend` would serve; for evaluation, which must not differ from serving.
 
     Parameters
     ----------
     allowed : bool, shape (rows,); what may be recommended to this user
+    scored : the best `n` of the candidates, where they are known already
     """
-    return np.array([row for row, _, _ in _places(engine, context, allowed, n)], np.int32)
+    return np.array([row for row, _, _ in _places(engine, context, allowed, n, scored)], np.int32)
 
 
-def _places(engine: Engine, context: Context, allowed: BoolArray, n: int) -> list[Place]:
-    scored = score_rows(engine, context, allowed, n)
+def _places(engine: Engine, context: Context, allowed: BoolArray, n: int, scored: Scored | None = None) -> list[Place]:
+    if scored is None:
+        scored = score_rows(engine, context, allowed, n)
     if len(context.history):
         return _with_new(engine, context, allowed, scored, n)
     return _with_newest(engine, allowed, scored, n)

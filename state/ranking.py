@@ -43,12 +43,12 @@ class Candidates(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The best of the candidates, best first.
+    """Candidates with their scores: all of them, or the best, which are finite, best first.
 
     Attributes
     ----------
     rows : int32, shape (m,)
-    scores : float32, shape (m,); finite
+    scores : float32, shape (m,)
     """
 
     rows: Int32Array
@@ -62,6 +62,13 @@ def score_rows(engine: Engine, context: Context, allowed: BoolArray, n: int, exa
     ----------
     allowed : bool, shape (rows,); what may be in the list
     """
+    return best_of(score_candidates(engine, context, allowed, n, exact_below), n)
+
+
+def score_candidates(
+    engine: Engine, context: Context, allowed: BoolArray, n: int, exact_below: int = EXACT_BELOW
+) -> Scored:
+    """All candidates of a list of `n` in ascending order of rows, with their scores; of a broken one it is minus infinity."""
     found = find(engine, context, allowed, exact_below, n)
     scores = engine.ranker.scores(found.described, len(context.history))
     objective = engine.options.objective
@@ -69,8 +76,13 @@ def score_rows(engine: Engine, context: Context, allowed: BoolArray, n: int, exa
         # What is known of the user alone moves all candidates alike, so it need not be asked for.
         inputs = inputs_of(engine, found.rows, Behaviour(), found.described)
         scores = objective.combine(scores, engine.heads.logits(inputs))
-    places = best(scores, n)
-    return Scored(found.rows[places], scores[places])
+    return Scored(found.rows, scores)
+
+
+def best_of(scored: Scored, n: int) -> Scored:
+    """The best `n` of them, best first."""
+    places = best(scored.scores, n)
+    return Scored(scored.rows[places], scored.scores[places])
 
 
 def find(

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cli.positions import ABSENT, Positions, metrics, over_seeds
+from cli.positions import Positions, metrics, over_seeds
+from state.arms import ABSENT
 
 
 def positions(k: int = 5, **arms: list[int]) -> Positions:

@@ -9,11 +9,12 @@ from typer.testing import CliRunner
 
 from cli.arms import DEFAULT
 from cli.main import app
-from cli.prequential import Evaluator, Result
+from cli.prequential import BATCH, Evaluator, Result
 from ingestion.event_table import EventTable, NothingPositive
 from ingestion.simulate import Audience
 from ingestion.source import read_event_table
 from topics.catalog import Video
+from topics.interactions import EVENTS
 
 DAY_MS = 86_400_000
 Row = tuple[str, str, str, int, float | None]
@@ -127,6 +128,31 @@ def test_what_is_served_is_better_than_popularity_where_tastes_differ(tmp_path: 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     table = simulated(tmp_path)
     assert run(table).positions == run(table).positions
+
+
+def late(table: EventTable, **lags: int) -> Evaluator:
+    evaluator = Evaluator(table, [], table.positive(), **lags)  # type: ignore[arg-type] # numbers as given
+    evaluator.run()
+    return evaluator
+
+
+@pytest.mark.parametrize("lag", [0, 40])
+def test_what_all_users_share_is_as_far_behind_as_it_is_told(tmp_path: Path, lag: int) -> None:
+    table = simulated(tmp_path, 1_200)
+    behind = late(table, lag=lag, evidence_lag=300)
+    # At the end every event is learned, and the evidence of the last 300 less those of the lag is still under way.
+    known = int(behind.engine.replica.counts[:, : len(EVENTS)].sum())
+    assert 1_200 - 300 - BATCH <= known <= 1_200 - 300 + lag
+    assert int(behind.engine.users.counts.sum()) == 1_200
+    blind = late(table, lag=lag, evidence_lag=10**9)
+    assert blind.engine.popularity.columns["plays"].sum() == 0
+    assert int(blind.engine.users.counts.sum()) == 1_200
+
+
+def test_evidence_that_is_no_later_than_the_list_changes_nothing(tmp_path: Path) -> None:
+    table = simulated(tmp_path, 1_200)
+    assert late(table, lag=40, evidence_lag=40).result.positions == late(table, lag=40).result.positions
+    assert late(table, lag=40, evidence_lag=40).result.evidence_lag == 40
 
 
 def test_a_log_without_positives_is_an_error(tmp_path: Path) -> None:
