@@ -16,9 +16,10 @@ import faust
 import structlog
 from faust.types import TP
 
-from agents import catalog, feedback, items, ranking, users
+from agents import catalog, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
+from agents.scoring import Scorer
 from agents.takeover import changelog_consumer, take_over
 from infra import metrics
 from online_models.heads import HEADS
@@ -60,6 +61,7 @@ class WorkerOptions:
     folder : holds its stores
     judged : places up to which another version has read: dead letters of records below them are written already
     until : places at which it stops reading, for a version that is built; one that is missing is 0. None reads on
+    scoring_share : of the worker's CPU time, for ranking positives before they are learned
     """
 
     bootstrap: str
@@ -71,6 +73,7 @@ class WorkerOptions:
     future_tolerance_ms: int
     judged: Places = field(default_factory=dict)
     until: Places | None = None
+    scoring_share: float = 0.0
 
 
 class HeadraceApp(faust.App):
@@ -80,6 +83,7 @@ class HeadraceApp(faust.App):
         """Give the app what its shards need; before it starts."""
         self.options = options
         self.engine = engine
+        self.scorer = Scorer(options.scoring_share, engine.options.seed)
         self.shard_topics = ShardTopics.of(options.app, options.version)
         self.writers: dict[int, ShardWriter] = {}
         self.followers = Followers(
@@ -131,6 +135,7 @@ class HeadraceApp(faust.App):
             # These shards' rows start from what their owner has applied: steps of ours that are still under way come in like
             # anybody's, so they must not look like ours.
             self.engine.origin = secrets.token_bytes(8)
+            self.engine.awaited = 0
         for partition, (writer, shard) in zip(fresh, owned, strict=True):
             self.writers[partition] = writer
             shard.judged = {topic: places.get(partition, 0) for topic, places in self.options.judged.items()}
@@ -191,7 +196,7 @@ class HeadraceApp(faust.App):
         users_held = self.engine.users
         chunk = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
         if topic == specs.INTERACTIONS and shard is not None:
-            chunk = ranking.batch_of(self.engine, shard, chunk)
+            chunk = self.scorer.batch_of(ranking.batch_of(self.engine, shard, chunk))
         for first in range(0, len(records), chunk):
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
@@ -233,7 +238,9 @@ class HeadraceApp(faust.App):
 
     def _step(self, topic: str) -> Callable[[Shard, RecordBatch], None]:
         if topic == specs.INTERACTIONS:
-            return lambda shard, records: users.step(self.engine, shard, records, self.options.future_tolerance_ms)
+            return lambda shard, records: users.step(
+                self.engine, shard, records, self.options.future_tolerance_ms, self.scorer
+            )
         if topic == self.shard_topics.evidence:
             return lambda shard, records: items.step(self.engine, shard, topic, records)
         if topic == specs.RECOMMENDATIONS:
@@ -306,7 +313,9 @@ class HeadraceApp(faust.App):
             metrics.HEAD_RATE.labels(head).set(mean)
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
-        metrics.VIDEOS.set(int(engine.replica.active.sum()))
+        active = int(engine.replica.active.sum())
+        metrics.VIDEOS.set(active)
+        scoring_metrics.publish(self.scorer.figures(active))
         metrics.INDEX_ROWS.set(len(engine.index))
         metrics.INDEX_WAITING.set(engine.index.waiting)
 

@@ -54,6 +54,8 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     replica = engine.replica
     named = _Named.of(engine, shard, block)
     rows, mine = named.rows, named.mine
+    if block.origin == engine.origin:
+        engine.awaited -= int((block.events["kind"] != SHOWN).sum())
 
     events = block.events[mine[block.events["item"]]]
     items = rows[events["item"]]

@@ -12,6 +12,7 @@ import numpy as np
 from agents import feedback, ranking
 from agents.events import Events
 from agents.inbox import bury, due, took
+from agents.scoring import Scorer
 from online_models.sequential_mf import NEGATIVES
 from state.engine import Engine
 from state.errors import StateFull
@@ -41,8 +42,19 @@ _ACTS[event_code("unlike")] = ACT_UNDO
 _OUTCOMES = ("learned", "learned", "ignored", "duplicate")
 
 
-def step(engine: Engine, shard: Shard, records: Sequence[RecordLike], future_tolerance_ms: int) -> None:
-    """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol)."""
+def step(
+    engine: Engine,
+    shard: Shard,
+    records: Sequence[RecordLike],
+    future_tolerance_ms: int,
+    scorer: Scorer | None = None,
+) -> None:
+    """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol).
+
+    Parameters
+    ----------
+    scorer : ranks a sample of the batch's positives before it is learned
+    """
     batch = due(shard, INTERACTIONS, records)
     found = read_events(
         batch,
@@ -72,7 +84,7 @@ def step(engine: Engine, shard: Shard, records: Sequence[RecordLike], future_tol
             batch.offsets[kept], slots, rows[kept], found.kinds[kept], found.at_ms[kept], found.event_ids[kept],
             found.watch_seconds[kept], found.duration_seconds[kept],
         )  # fmt: skip
-        _learn(engine, shard, events, None)
+        _learn(engine, shard, events, None, scorer)
     took(shard, INTERACTIONS, batch)
 
 
@@ -141,7 +153,9 @@ def learn(
     _learn(engine, shard, columns, positive)
 
 
-def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool] | None) -> None:
+def _learn(
+    engine: Engine, shard: Shard, events: Events, positive: Sequence[bool] | None, scorer: Scorer | None = None
+) -> None:
     users, replica = engine.users, engine.replica
     slots, rows, kinds, at_ms = events.slots, events.rows, events.kinds, events.at_ms
     said = engine.options.signals.signals(kinds, events.watch_seconds, events.duration_seconds)
@@ -153,6 +167,9 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     acts = np.where(alive, _ACTS[kinds], ACT_NONE).astype(np.uint8)
     liked[~alive] = 0
     before = feedback.Before.of(engine, slots)
+    if scorer is not None:
+        # Before anything of the batch is known: that is what a list is made of.
+        scorer.score(engine, shard, events.offsets, slots, rows, at_ms, events.event_ids, liked)
 
     admitted = users.admit(slots, rows, replica.hashes[rows], events.event_ids, kinds, acts, liked, at_ms, alive)
     outcome = admitted.outcome
@@ -168,6 +185,7 @@ def _learn(engine: Engine, shard: Shard, events: Events, positive: Sequence[bool
     if admitted.damped.any():
         shard.totals["damped"] += int(admitted.damped.sum())
     shard.pending.add_events(rows[fresh], kinds[fresh], first[fresh], at_ms[fresh])
+    engine.awaited += int(np.isin(replica.partition[rows[fresh]], list(engine.shards)).sum())
     came = admitted.came
     if came.any():
         shown, none = np.full(int(came.sum()), SHOWN, np.uint8), np.zeros(int(came.sum()), np.bool_)

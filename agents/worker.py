@@ -83,6 +83,8 @@ def create_app(
             future_tolerance_ms=int(settings.future_tolerance_s * 1000),
             judged=judged or {},
             until=until,
+            # A version that is built serves nobody.
+            scoring_share=settings.scoring_share if until is None else 0.0,
         ),
         engine,
     )

@@ -65,3 +65,85 @@ STEP_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
     registry=REGISTRY,
 )
+ONLINE_SCORED = Gauge(
+    "headrace_online_scored",
+    "Positives for which lists were ranked before they were learned, in this process",
+    registry=REGISTRY,
+)
+ONLINE_POSITIVES = Gauge(
+    "headrace_online_positives",
+    "Positives of which those scored are a sample, repeated ones included",
+    registry=REGISTRY,
+)
+ONLINE_FAILED = Gauge(
+    "headrace_online_failed", "Sampled positives that an error kept from being scored", registry=REGISTRY
+)
+ONLINE_SAMPLED = Gauge(
+    "headrace_online_sampled_ratio", "Share of the positives that was drawn, since the start", registry=REGISTRY
+)
+ONLINE_CPU_SECONDS = Gauge("headrace_online_cpu_seconds", "CPU time that scoring has taken", registry=REGISTRY)
+ONLINE_CPU = Gauge(
+    "headrace_online_cpu_ratio",
+    "Share of the process's CPU time that scoring has taken, since the start",
+    registry=REGISTRY,
+)
+ONLINE_HITS = Gauge(
+    "headrace_online_hits", "Scored positives that were in the list of 10, by arm", ["arm"], registry=REGISTRY
+)
+ONLINE_GAIN = Gauge(
+    "headrace_online_gain", "Sum of 1 / log2(place + 2) of the scored positives in the list of 10, places from 0, by arm", ["arm"],
+    registry=REGISTRY,
+)  # fmt: skip
+ONLINE_RECALL = Gauge(
+    "headrace_online_recall",
+    "Recall@10 of the latest scored positives, by arm and their number",
+    ["arm", "window"],
+    registry=REGISTRY,
+)
+ONLINE_NDCG = Gauge(
+    "headrace_online_ndcg",
+    "NDCG@10 of the latest scored positives, by arm and their number",
+    ["arm", "window"],
+    registry=REGISTRY,
+)
+ONLINE_CANDIDATES = Gauge(
+    "headrace_online_candidate_ratio", "Share of the scored positives that the ranker had among its candidates", ["window"],
+    registry=REGISTRY,
+)  # fmt: skip
+ONLINE_LOG_LOSS = Gauge(
+    "headrace_online_log_loss_nats", "The ranker's mean loss of a scored positive among its candidates (softmax)", ["window"],
+    registry=REGISTRY,
+)  # fmt: skip
+ONLINE_CALIBRATION = Gauge(
+    "headrace_online_calibration_ratio",
+    "Predicted over observed rate of scored positives in the ranker's best 10, where they were candidates",
+    ["window"],
+    registry=REGISTRY,
+)
+ONLINE_COVERAGE = Gauge(
+    "headrace_online_coverage_ratio", "Share of the videos that was in some scored list", ["window"], registry=REGISTRY
+)
+ONLINE_GINI = Gauge(
+    "headrace_online_gini", "Gini coefficient of how often videos were in scored lists: 0 alike, 1 all for one", ["window"],
+    registry=REGISTRY,
+)  # fmt: skip
+ONLINE_NOVELTY = Gauge(
+    "headrace_online_novelty_bits",
+    "Mean of -log2 of the share of all positives that a listed video has",
+    ["window"],
+    registry=REGISTRY,
+)
+ONLINE_LAG = Gauge(
+    "headrace_online_lag_events",
+    "Events before a scored positive that its list did not know, mean: of the user (own), and in what all users share (shared)",
+    ["part", "window"],
+    registry=REGISTRY,
+)
+ONLINE_LAGS = Gauge(
+    "headrace_online_lag_events_sum", "Sum of these lags over all scored positives", ["part"], registry=REGISTRY
+)
+SERVED_BELOW_BASELINES = Gauge(
+    "headrace_served_below_baselines",
+    "1 while served lists are significantly below popularity or co-visitation in a window of at least 500 scored positives",
+    registry=REGISTRY,
+)

@@ -66,6 +66,13 @@ class Settings(BaseSettings):
     future_tolerance_s: float = Field(
         600, ge=0, allow_inf_nan=False, description="how far at_ms may be ahead of the record's arrival"
     )
+    scoring_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="of its CPU time, for measuring its lists while it runs; 1: every positive",
+    )
     log_format: LogFormat = "console"
     log_level: LogLevel = "info"
 

@@ -105,6 +105,8 @@ class Engine:
         self._newest: deque[tuple[int, int]] = deque(maxlen=NEWEST)
         #: The same as an array, made when it is asked for.
         self._newest_rows: Int64Array | None = None
+        #: Learned events whose evidence about videos of the owned shards is not applied yet: what all users share does not know them.
+        self.awaited = 0
 
     def ticks(self, at_ms: Int64Array) -> Float64Array:
         """Event times (int64 ms) as ticks (float64): positives that the whole stream is expected to have had by then."""
@@ -239,6 +241,11 @@ class Engine:
         """Users went on from `rows` (int32, shape (m,)) at these event times (int64 ms, shape (m,))."""
         self.popularity.show(rows, self.ticks(at_ms))
         self._shown += len(rows)
+
+    @property
+    def plays(self) -> float:
+        """First positives over all videos."""
+        return self._plays
 
     @property
     def play_rate(self) -> float:

@@ -9,6 +9,7 @@ import pytest
 from agents import app as app_module
 from agents.app import HeadraceApp
 from agents.worker import create_app
+from infra import metrics
 from infra.settings import Settings
 from state.engine import Engine
 from state.rows import CUT_KEY, Cut, decode_cut
@@ -182,3 +183,36 @@ async def test_a_clock_that_was_set_back_is_not_before_what_is_applied(
     arrived_ms = state.log(INTERACTIONS, 0)[-1].timestamp
     assert app.as_of_ms(0, arrived_ms + 5) == arrived_ms + 5
     assert app.as_of_ms(0, arrived_ms - 30 * 3_600_000) == arrived_ms
+
+
+async def test_a_worker_measures_its_lists_and_says_so_in_its_metrics(
+    state: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build(state, tmp_path, monkeypatch)
+    assert app.scorer.budget.share == Settings().scoring_share == 0.1
+    app.scorer.budget.share = 1.0
+    await app.take_over({0, 1})
+    state.send(*(liked(f"user{n % 20}", f"video{n % 17}", n) for n in range(300)))
+    await settle(app, state)
+    scored = app.scorer.windows.scored
+    assert scored == app.engine.totals()["positives"] == len({(n % 20, n % 17) for n in range(300)})
+    # All evidence has come back.
+    assert app.engine.awaited == 0
+    app.publish_metrics()
+    assert metrics.REGISTRY.get_sample_value("headrace_online_scored") == scored
+    # Evidence that was under way when the shards were let go is not waited for.
+    state.send(*(liked(f"late{n}", f"video{n % 17}", 1_000 + n) for n in range(40)))
+    for partition in (0, 1):
+        await app.apply(INTERACTIONS, partition, due(app, state, INTERACTIONS, partition))
+    assert app.engine.awaited == 40
+    for partition in (0, 1):
+        await app._release(partition)
+    await app.take_over({0, 1})
+    await settle(app, state)
+    assert app.engine.awaited == 0
+
+
+def test_a_version_that_is_built_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = create_app(Settings(home=tmp_path, partitions=2), "127.0.0.1:1", until={})
+    assert app.scorer.budget.share == 0.0

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agents import catalog, items, users
+from agents.scoring import Scorer
 from state.engine import Engine, EngineOptions
 from state.rows import CUT_KEY, Cut, decode_cut
 from state.shard import Checkpoint, Shard
@@ -38,6 +39,7 @@ class World:
     stores: dict[int, tuple[MemoryStore, MemoryStore]] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     processes: int = 0
+    scorer: Scorer | None = None
 
     def __post_init__(self) -> None:
         self.restart()
@@ -85,7 +87,7 @@ class World:
     def give(self, topic: str, partition: int, records: Sequence[Record]) -> int:
         shard = self.engine.shards[partition]
         if topic == INTERACTIONS:
-            users.step(self.engine, shard, records, TOLERANCE_MS)
+            users.step(self.engine, shard, records, TOLERANCE_MS, self.scorer)
         elif topic == EVIDENCE:
             items.step(self.engine, shard, topic, records)
         else:
