@@ -5,7 +5,7 @@ CXX ?= c++
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.headrace-installed
-BENCHMARKS := ingest restore freshness memory recall learning quality
+BENCHMARKS := ingest restore freshness memory recall learning quality coldstart
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean

@@ -142,7 +142,7 @@ class Scorer:
         n = len(allowed)
         candidates = ranking.score_candidates(engine, context, allowed, K)
         best = ranking.best_of(candidates, K)
-        listed = rank(engine, context, allowed, K, best)
+        listed = rank(engine, context, allowed, K, scored=best)
         places = {"served": place_in(listed, row)}
         for name in ("popularity", "item_knn", *MODELS):
             places[name] = position(COMPONENTS[name](engine, context, n), allowed, row, K)

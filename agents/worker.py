@@ -36,6 +36,7 @@ def create_app(
             seed=settings.seed,
             objective=_objective(settings),
             signals=_signals(settings.signals),
+            exploration=settings.exploration,
         ),
         origin=secrets.token_bytes(8),
     )

@@ -63,6 +63,9 @@ def evaluate(
     evidence_lag: Annotated[
         int, typer.Option(min=0, help="Events that what all users share does not know yet, if these are more.")
     ] = 0,
+    exploration: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Share of lists that explore; default: as a worker's.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of first vectors and draws.")] = 1,
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Runs with seeds from --seed on.")] = 1,
     plot: Annotated[
@@ -96,6 +99,8 @@ def evaluate(
         "signals": said,
         "evidence_lag": evidence_lag,
     }
+    if exploration is not None:
+        options["exploration"] = exploration
     chosen = _words(arms), _words(refit), _words(ablate)
     try:
         study = Study(table, catalogue, table.positive(positive, said), *chosen, options)
@@ -180,10 +185,12 @@ def _words(text: str) -> list[str]:
 
 def _summary(study: "Study") -> str:
     first = study.runs[0]
-    n, cold = first.n, sum(first.positions.cold)
+    n, cold, young = first.n, sum(first.positions.cold), sum(first.positions.young)
     seeds = f", {len(study.runs)} seeds" if len(study.runs) > 1 else ""
+    of_young = f"{study.arms('young')['served'][f'recall@{study.k}']:.4f} of {young:,}" if young else "there are none"
     return (
         f"n = {n:,} ranked positives ({cold:,} of cold users), {first.events:,} events{seeds}; "
+        f"served, of young videos: {of_young}; "
         f"learning {study.learn_us:.1f} µs an event, ranking {study.rank_us:.1f} µs"
     )
 

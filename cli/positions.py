@@ -21,6 +21,7 @@ class Positions:
     at_ms : event times of the ranked positives
     cold : whether the user had fewer than 3 events before
     new : whether the video was not known yet
+    young : whether it was known, and had had fewer than 5 plays
     """
 
     k: int
@@ -28,12 +29,14 @@ class Positions:
     at_ms: list[int] = field(default_factory=list)
     cold: list[bool] = field(default_factory=list)
     new: list[bool] = field(default_factory=list)
+    young: list[bool] = field(default_factory=list)
 
-    def add(self, at_ms: int, cold: bool, new: bool, positions: Mapping[str, int]) -> None:
+    def add(self, at_ms: int, cold: bool, new: bool, young: bool, positions: Mapping[str, int]) -> None:
         """One more target, with its place in each arm's list."""
         self.at_ms.append(at_ms)
         self.cold.append(cold)
         self.new.append(new)
+        self.young.append(young)
         for arm, places in self.arms.items():
             places.append(positions[arm])
 

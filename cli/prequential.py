@@ -20,6 +20,7 @@ from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
 from state.arms import ABSENT, COMPONENTS, Scores, place_in, position
 from state.engine import DAY_MS, Engine, EngineOptions
+from state.exploration import EXPLORATION, PROVEN_PLAYS
 from state.lists import rank
 from state.objective import Objective
 from state.rows import Cut
@@ -59,12 +60,13 @@ class Result:
         return len(self.positions)
 
     def to_json(self) -> dict[str, object]:
-        """`n`, `arms`, `cold`, `warm`, `new_videos`, `learn_us`, `rank_us`, and how the run was made."""
+        """`n`, `arms`, `cold`, `warm`, `young`, `new_video_n`, `learn_us`, `rank_us`, and how the run was made."""
         cold = np.array(self.positions.cold, np.bool_)
         return {
             **self.positions.group(np.ones(self.n, np.bool_)),
             "cold": self.positions.group(cold),
             "warm": self.positions.group(~cold),
+            "young": self.positions.group(np.array(self.positions.young, np.bool_)),
             "learn_us": round(1e6 * self.learn_seconds / max(self.learned, 1), 1),
             "rank_us": round(1e6 * self.rank_seconds / max(self.n, 1), 1),
             "events": self.events,
@@ -121,6 +123,7 @@ class Evaluator:
     lag : events that a list does not know yet
     evidence_lag : those that what all users share does not know yet, where that is more: a worker knows of its own users at once, and
         of all others when evidence has come back
+    exploration : share of lists that explore
     arms : names of `cli.arms.NAMES`
     without : features that the ranker does without
     objective : what lists are ordered by
@@ -140,6 +143,7 @@ class Evaluator:
         seed: int = 1,
         lag: int = 0,
         evidence_lag: int = 0,
+        exploration: float = EXPLORATION,
         arms: Sequence[str] = DEFAULT,
         without: Sequence[str] = (),
         objective: Objective = Objective(),  # noqa: B008 - frozen
@@ -181,6 +185,7 @@ class Evaluator:
                 seed=seed,
                 objective=objective,
                 signals=signals,
+                exploration=exploration,
             ),
             origin=b"evaluate",
         )
@@ -287,8 +292,11 @@ class Evaluator:
     def _rank(self, number: int, event: int) -> None:
         context, allowed, target, before = self._situation(event)
         engine, n = self.engine, len(allowed)
+        # Known, and hardly anybody has played it.
+        young = target is not None and bool(engine.popularity.columns["plays"][target] < PROVEN_PLAYS)
+        user_id = self.table.user_ids[event].as_py()
         began = time.perf_counter()
-        listed = rank(engine, context, allowed, self.k)
+        listed = rank(engine, context, allowed, self.k, user_id)
         self.result.rank_seconds += time.perf_counter() - began
         positions = {"served": place_in(listed, target)}
         for arm in self.result.positions.arms:
@@ -301,7 +309,7 @@ class Evaluator:
             else:
                 continue
             positions[arm] = position(scores, allowed, target, self.k)
-        self.result.positions.add(int(self.table.at_ms[event]), before < COLD_BELOW, target is None, positions)
+        self.result.positions.add(int(self.table.at_ms[event]), before < COLD_BELOW, target is None, young, positions)
 
 
 class _Refitted:

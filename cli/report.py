@@ -176,8 +176,8 @@ def _table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 def _arms_table(study: "Study") -> str:
     recall, ndcg = f"recall@{study.k}", f"ndcg@{study.k}"
-    arms, cold, warm = study.arms(), study.arms("cold"), study.arms("warm")
-    of_cold = int(sum(study.runs[0].positions.cold))
+    arms, cold, warm, young = (study.arms(group) for group in ("", "cold", "warm", "young"))
+    of_cold, of_young = int(sum(study.runs[0].positions.cold)), int(sum(study.runs[0].positions.young))
     rows = []
     for arm in sorted(arms, key=lambda name: -arms[name][recall]):
         means, (ratio, error) = arms[arm], study.ratio(arm)
@@ -190,9 +190,10 @@ def _arms_table(study: "Study") -> str:
                 "" if arm == "served" else times,
                 _number(cold[arm][recall] if of_cold else math.nan),
                 _number(warm[arm][recall] if of_cold < study.runs[0].n else math.nan),
+                _number(young[arm][recall] if of_young else math.nan),
             ]
         )
-    return _table("Arms", ("arm", recall, ndcg, "mrr", "served is … times", "cold", "warm"), rows)
+    return _table("Arms", ("arm", recall, ndcg, "mrr", "served is … times", "cold", "warm", "young"), rows)
 
 
 def _ablation_table(study: "Study") -> str:
@@ -207,13 +208,15 @@ def _made(study: "Study") -> str:
     first = study.runs[0]
     options = _options(study)
     facts = {
-        "ranked positives": f"{first.n:,}, of which {sum(first.positions.cold):,} of cold users and "
-        f"{sum(first.positions.new):,} of videos not known yet, which no list can hold",
+        "ranked positives": f"{first.n:,}, of which {sum(first.positions.cold):,} of cold users, "
+        f"{sum(first.positions.young):,} of young videos and {sum(first.positions.new):,} of videos not known yet, "
+        "which no list can hold",
         "events": f"{first.events:,}",
         "warm-up": f"the first {100 * options['warmup']:g}% of the positives, learned and not reported",
         "ranked": "each positive" if options["rank_every"] == 1 else f"one positive in {options['rank_every']:,}",
         "list": f"{study.k} videos",
         "lag": _lag(first.lag, first.evidence_lag),
+        "exploration": f"{100 * options['exploration']:g}% of the lists",
         "seeds": f"{len(study.runs)}",
         "positives": f"{_number(round(first.positives_per_day, 3), 1)} a day in the warm-up: what turns half-lives into time",
         "decayed popularity": f"halves every {first.half_life:,.0f} positives, the best of the warm-up",
@@ -244,6 +247,7 @@ def _options(study: "Study") -> dict[str, float]:
 def _explained(study: "Study") -> str:
     from cli.pictures import Z95
     from cli.prequential import COLD_BELOW
+    from state.exploration import PROVEN_PLAYS
 
     k = study.k
     return f"""<p>Ranking is <em>prequential</em>: for each positive, in the order of the log, every arm ranks all videos that the
@@ -251,7 +255,7 @@ user has not seen, and only then is the positive learned. So whatever is counted
 made, as it is when lists are served. A user's positive of a video counts once.</p>
 <p><strong>recall@{k}</strong> is the share of positives whose video was in the list of {k}. <strong>ndcg@{k}</strong> and
 <strong>mrr</strong> count also how high it was: at the top it counts 1 in both, further down less. Cold users had fewer than
-{COLD_BELOW} events before.</p>
+{COLD_BELOW} events before; young videos were known and had fewer than {PROVEN_PLAYS} plays.</p>
 <p>± is one <strong>standard error</strong> (se): how far off a number is likely to be because the log is only a sample. With
 as many other positives of the same kind, about two in three such numbers would be within one se of the truth, and 95% within
 {Z95:g} se, which is how long the lines on bars are. With several seeds, that of an arm has their spread in it. It takes

@@ -99,7 +99,7 @@ class Study:
         ).run()
 
     def arms(self, group: str = "") -> dict[str, dict[str, float]]:
-        """Metrics of each arm over the seeds that ran it, of all positives, or of `cold` or `warm` users."""
+        """Metrics of each arm over the seeds that ran it, of all positives, or of a group: `cold`, `warm`, `young`."""
         made = {}
         for arm in self.names:
             runs = [run for run in self.runs if arm in run.positions.arms]
@@ -141,12 +141,13 @@ class Study:
     def to_json(self) -> dict[str, object]:
         """The documented shape."""
         first = self.runs[0].to_json()
-        cold = int(sum(self.runs[0].positions.cold))
+        cold, young = int(sum(self.runs[0].positions.cold)), int(sum(self.runs[0].positions.young))
         return {
             **first,
             "arms": self.arms(),
             "cold": {"n": cold, "arms": self.arms("cold")},
             "warm": {"n": self.runs[0].n - cold, "arms": self.arms("warm")},
+            "young": {"n": young, "arms": self.arms("young")},
             "served_ratio": {
                 arm: {"ratio": ratio, "se": error}
                 for arm, (ratio, error) in ((arm, self.ratio(arm)) for arm in self.names if arm != "served")
@@ -162,5 +163,8 @@ class Study:
 
 
 def _chosen(run: Result, group: str) -> BoolArray | None:
-    cold = np.array(run.positions.cold, np.bool_)
-    return None if not group else cold if group == "cold" else ~cold
+    """The targets of a group, None for all: of cold users, of warm ones, of young videos."""
+    if not group:
+        return None
+    chosen = np.array(run.positions.young if group == "young" else run.positions.cold, np.bool_)
+    return ~chosen if group == "warm" else chosen

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     objective: str = Field(
         "choice=1", min_length=1, description="what lists are ordered by: weights of log-odds, by name"
     )
+    exploration: float = Field(0.05, ge=0, le=1, allow_inf_nan=False, description="share of lists that explore")
     max_users: int = Field(1_000_000, ge=1)
     max_videos: int = Field(200_000, ge=1)
     future_tolerance_s: float = Field(

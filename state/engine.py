@@ -21,6 +21,7 @@ from online_models.ranker import Ranker
 from online_models.sequential_mf import SequentialMF
 from state import rows
 from state.charts import Charts
+from state.exploration import EXPLORATION, Exploration
 from state.index import ItemIndex
 from state.objective import Objective
 from state.quota import Quota
@@ -50,7 +51,7 @@ class EngineOptions:
     """What an engine is built with.
 
     `positives_per_day` turns event time into the ticks in which half-lives are given: event time is the only clock that every
-    shard reads alike, whatever order records arrive in.
+    shard reads alike, whatever order records arrive in. `exploration` is the share of lists that explore.
     """
 
     partitions: int = 4
@@ -60,6 +61,7 @@ class EngineOptions:
     seed: int = 1
     objective: Objective = Objective()  # noqa: RUF009 - frozen
     signals: SignalTable = DEFAULT_SIGNALS
+    exploration: float = EXPLORATION
 
 
 class Engine:
@@ -99,6 +101,7 @@ class Engine:
             partitions=options.partitions,
             clock_step_ms=max(1, int(CLOCK_STEP_TICKS * DAY_MS / options.positives_per_day)),
         )
+        self.exploration = Exploration(options.exploration, options.seed, self.replica, self.models)
         self.users = Users(options.max_users, FACTORS, self._load_user)
         self.index = ItemIndex(FACTORS, options.max_videos)
         self.shards: dict[int, Shard] = {}
@@ -150,6 +153,7 @@ class Engine:
         for model in self.shared.values():
             model.put(shard.partition, np.zeros_like(model.part(shard.partition)))
         self._load_items(shard)
+        self.exploration.recall(self.replica.rows_in(shard.partition))
         # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
         self.replica.stream_ms = max(clock_ms, shard.clock_ms)
 
@@ -270,6 +274,7 @@ class Engine:
         self._plays -= float(self.popularity.columns["plays"][row])
         self._shown -= float(self.replica.counts[row, SHOWN])
         self.replica.mark_deleted(video_id)
+        self.exploration.forget(row)
         for slot in self.users.forget_rows([row]):
             shard = self.shards[int(self.users.partition[slot])]
             shard.touch_users(self.users, np.array([slot], np.int32))
@@ -277,11 +282,19 @@ class Engine:
         self._newest = deque((entry for entry in self._newest if entry[0] != row), maxlen=NEWEST)
         self._newest_rows = None
 
-    def new_rows(self) -> Int32Array:
-        """Rows that entered the catalogue lately, oldest first; what exploration may show before anybody has played it."""
+    def newest_rows(self) -> Int32Array:
+        """Rows that entered the catalogue last, however long ago, oldest first; what exploration draws from."""
+        rows: Int32Array = self._newest_entries()[0].astype(np.int32)
+        return rows
+
+    def _newest_entries(self) -> Int64Array:
         if self._newest_rows is None:
             self._newest_rows = np.array(self._newest, np.int64).reshape(-1, 2)
-        rows, since_ms = self._newest_rows.T
+        return self._newest_rows.T
+
+    def new_rows(self) -> Int32Array:
+        """Rows that entered the catalogue lately, oldest first; what may be ranked before anybody has played it."""
+        rows, since_ms = self._newest_entries()
         fresh: Int32Array = rows[since_ms >= self.replica.stream_ms - NEW_FOR_MS].astype(np.int32)
         return fresh
 

@@ -1,7 +1,8 @@
-"""Lists for users and videos, computed from live state: candidates, filter, rank, explore. Pure reads of the engine.
+"""Lists for users and videos, computed from live state: candidates, filter, rank, explore.
 
 Flows in: an engine and a user or a video. Flows out: rows with scores and reasons. Always holds: what a user has seen, and what
-is hidden or deleted, is in no list of theirs; nothing here creates an entry for anybody.
+is hidden or deleted, is in no list of theirs; nothing here creates an entry for anybody. Pure reads of the engine, but for what
+`state.exploration` counts of lists and offers, which belongs to the process alone.
 """
 
 from dataclasses import dataclass, field
@@ -12,14 +13,12 @@ from online_models.base import Context
 from online_models.features import Votes
 from state import ranking
 from state.engine import Engine
+from state.exploration import NOBODY, TASTE
 from state.prediction import behaviour_in, inputs_of
 from state.ranking import Scored, best, score_rows
 from state.types import BoolArray, Float32Array, Int32Array
+from topics.partitions import stable_hash
 
-#: A video with fewer first positives than this is still unproven, and may take the exploring place.
-UNPROVEN_PLAYS = 5
-#: Cosine of a new video with the user's content vector from which it may take the exploring place.
-TASTE = 0.25
 #: Shorter lists have no room for a place of exploration.
 EXPLORE_FROM_N = 5
 #: Videos of the history that can be named as reasons; co-visitation scores by no more.
@@ -55,60 +54,46 @@ def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[lis
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
     slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
     context = engine.stranger() if slot is None else engine.context(slot)
-    places = _places(engine, context, engine.allowed(slot), n)
+    places = _places(engine, context, engine.allowed(slot), n, user_id)
     served = [Served(row, score, _reasons(engine, context, row, explores), explores) for row, score, explores in places]
     return served, "owner" if len(context.history) else "trending"
 
 
-def rank(engine: Engine, context: Context, allowed: BoolArray, n: int, scored: Scored | None = None) -> Int32Array:
+def rank(
+    engine: Engine,
+    context: Context,
+    allowed: BoolArray,
+    n: int,
+    user_id: str | None = None,
+    scored: Scored | None = None,
+) -> Int32Array:
     """Rows of the list that `recommend` would serve; for evaluation, which must not differ from serving.
 
     Parameters
     ----------
     allowed : bool, shape (rows,); what may be recommended to this user
+    user_id : to whom an exploring place counts as offered; None: to nobody
     scored : the best `n` of the candidates, where they are known already
     """
-    return np.array([row for row, _, _ in _places(engine, context, allowed, n, scored)], np.int32)
+    return np.array([row for row, _, _ in _places(engine, context, allowed, n, user_id, scored)], np.int32)
 
 
-def _places(engine: Engine, context: Context, allowed: BoolArray, n: int, scored: Scored | None = None) -> list[Place]:
+def _places(
+    engine: Engine, context: Context, allowed: BoolArray, n: int, user_id: str | None, scored: Scored | None = None
+) -> list[Place]:
+    """The ranked rows; where the list explores, its last place is an unproven video's."""
     if scored is None:
         scored = score_rows(engine, context, allowed, n)
-    if len(context.history):
-        return _with_new(engine, context, allowed, scored, n)
-    return _with_newest(engine, allowed, scored, n)
-
-
-def _with_new(engine: Engine, context: Context, allowed: BoolArray, scored: Scored, n: int) -> list[Place]:
-    """The ranked rows, the last place given to a new video of the user's taste if there is one."""
-    places = _ranked(scored)
-    new = np.sort(_unproven(engine, allowed, scored, n))
-    if not len(new):
+    places = [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
+    if n < EXPLORE_FROM_N:
         return places
-    taste = engine.content.score_many(context, new)
-    liked = int(np.argmax(taste))
-    if taste[liked] >= TASTE:
-        last = places[-1][1] if places else 0.0
-        places = [*places[: n - 1], (int(new[liked]), last, True)]
-    return places
-
-
-def _with_newest(engine: Engine, allowed: BoolArray, scored: Scored, n: int) -> list[Place]:
-    """The ranked rows for somebody whose taste is unknown, up to a fifth of the places given to what is newest."""
-    new = _unproven(engine, allowed, scored, n)[::-1][: n // 5].tolist()
-    return [*_ranked(scored)[: n - len(new)], *((row, 0.0, True) for row in new)]
-
-
-def _ranked(scored: Scored) -> list[Place]:
-    return [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
-
-
-def _unproven(engine: Engine, allowed: BoolArray, scored: Scored, n: int) -> Int32Array:
-    """New videos that hardly anybody has played and that are not ranked anyway, oldest first; none for a short list."""
-    new = engine.new_rows() if n >= EXPLORE_FROM_N else np.empty(0, np.int32)
-    new = new[allowed[new] & (engine.popularity.columns["plays"][new] < UNPROVEN_PLAYS)]
-    listed = set(scored.rows.tolist())
-    return new[[row not in listed for row in new.tolist()]] if len(new) else new
+    user = stable_hash(user_id) if user_id is not None and len(context.history) else NOBODY
+    newest, rate = engine.newest_rows(), engine.play_rate
+    row = engine.exploration.choose(context, allowed, scored.rows, newest, rate, user)
+    if row is None:
+        return places
+    last = places[-1][1] if places else 0.0
+    return [*places[: n - 1], (row, last, True)]
 
 
 def trending(engine: Engine, n: int, allowed: BoolArray | None = None) -> list[Served]:
@@ -146,10 +131,11 @@ def similar(engine: Engine, row: int, n: int) -> list[Served]:
 
 
 def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list[Why]:
-    if not len(context.history):
-        return [Why("new", "new in the catalogue") if explores else Why("trending", "watched by many now")]
     if explores:
-        return [Why("new", "new, and like what you watch")]
+        liked = float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= TASTE
+        return [Why("new", "new, and like what you watch" if liked else "known to few yet")]
+    if not len(context.history):
+        return [Why("trending", "watched by many now")]
     reasons = []
     history = context.history[:REASON_LAGS]
     columns = engine.covisitation.columns

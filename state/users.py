@@ -185,14 +185,15 @@ def _admit(
                     _put_first(passed, slot, open_row[slot])
                 open_row[slot], open_liked[slot], open_in[slot] = rows[e], 0, batch
                 came[e] = True
-                for i in range(HISTORY):
-                    histories[e, i] = history[slot, i]
-                for i in range(PASSED):
-                    passes[e, i] = passed[slot, i]
             before[e] = open_in[slot] != batch
             if positive[e]:
                 open_liked[slot] = 1
                 _forget_row(passed, slot, rows[e])
+            if came[e]:
+                for i in range(HISTORY):
+                    histories[e, i] = history[slot, i]
+                for i in range(PASSED):
+                    passes[e, i] = passed[slot, i]
         if at_ms[e] > last_ms[slot]:
             last_ms[slot] = at_ms[e]
         if outcome[e] == POSITIVE:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from agents import catalog, items, users
 from agents.scoring import Scorer
 from state.engine import Engine, EngineOptions
+from state.exploration import EXPLORATION
 from state.rows import CUT_KEY, Cut, decode_cut
 from state.shard import Checkpoint, Shard
 from state.store import MemoryStore
@@ -130,8 +131,12 @@ class World:
         return row
 
 
-def world(partitions: int = 4, max_users: int = 1_000, max_videos: int = 1_000) -> World:
-    return World(EngineOptions(partitions=partitions, max_users=max_users, max_videos=max_videos))
+def world(
+    partitions: int = 4, max_users: int = 1_000, max_videos: int = 1_000, exploration: float = EXPLORATION
+) -> World:
+    return World(
+        EngineOptions(partitions=partitions, max_users=max_users, max_videos=max_videos, exploration=exploration)
+    )
 
 
 def liked(user: str, video: str, number: int, *, event: str = "like", at_ms: int = NOW_MS) -> Interaction:

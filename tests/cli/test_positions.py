@@ -13,7 +13,9 @@ def positions(k: int = 5, **arms: list[int]) -> Positions:
     """One target a minute."""
     made = Positions(k, {arm: [] for arm in arms})
     for number, places in enumerate(zip(*arms.values(), strict=True)):
-        made.add(60_000 * number, number % 2 == 0, number % 3 == 0, dict(zip(arms, places, strict=True)))
+        made.add(
+            60_000 * number, number % 2 == 0, number % 3 == 0, number % 4 == 0, dict(zip(arms, places, strict=True))
+        )
     return made
 
 
@@ -50,7 +52,7 @@ def test_arms_have_the_same_targets_and_places_of_their_own() -> None:
 
 def test_a_target_without_a_place_in_some_arm_is_an_error() -> None:
     with pytest.raises(KeyError):
-        Positions(5, {"a": [], "b": []}).add(0, False, False, {"a": 0})
+        Positions(5, {"a": [], "b": []}).add(0, False, False, False, {"a": 0})
 
 
 def correlated(n: int, seed: int = 1) -> Positions:

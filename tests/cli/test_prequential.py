@@ -125,6 +125,27 @@ def test_what_is_served_is_better_than_popularity_where_tastes_differ(tmp_path: 
     assert result.positions.hits("served").sum() > 1.5 * result.positions.hits("popularity").sum()
 
 
+def test_young_targets_are_known_and_hardly_played(tmp_path: Path) -> None:
+    likes: list[Row] = [(f"u{n}", "hit", "like", DAY_MS + n * 1000, None) for n in range(8)]
+    result = run(table_of(tmp_path, likes), warmup=0.0)
+    assert result.positions.new == [True] + [False] * 7
+    assert result.positions.young == [False] + [True] * 4 + [False] * 3
+    assert result.to_json()["young"] == result.positions.group(np.array(result.positions.young))
+
+
+def test_without_exploration_lists_are_the_rankings_alone(tmp_path: Path) -> None:
+    table = simulated(tmp_path)
+    unplayed = tuple((f"new{n}", Video(published_ms=DAY_MS)) for n in range(5))
+
+    def placed(exploration: float) -> list[int]:
+        return run(table, videos=unplayed, exploration=exploration).positions.arms["served"]
+
+    plain, explored = placed(0.0), placed(1.0)
+    assert plain != explored
+    # The first nine places are the same, the last one is an exploring video's.
+    assert [place if place < 9 else -1 for place in plain] == explored
+
+
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     table = simulated(tmp_path)
     assert run(table).positions == run(table).positions
@@ -165,6 +186,13 @@ def test_json_is_one_object_on_stdout(tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, ["evaluate", "--events", str(path), "--json", "--k", "5"])
     assert ran.exit_code == 0, ran.output
     body = json.loads(ran.stdout)
-    assert set(body) >= {"n", "arms", "cold", "warm", "learn_us", "rank_us"}
+    assert set(body) >= {"n", "arms", "cold", "warm", "young", "learn_us", "rank_us"}
     assert set(body["arms"]) == set(DEFAULT)
     assert set(body["arms"]["served"]) == {"recall@5", "ndcg@5", "mrr", "precision@5", "se", "seed_sd"}
+
+
+def test_the_share_of_exploring_lists_is_an_option(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.jsonl", popular_then(("new", "hit", "like", 2 * DAY_MS, None)))
+    command = ["evaluate", "--events", str(path), "--json", "--exploration"]
+    assert CliRunner().invoke(app, [*command, "0"]).exit_code == 0
+    assert CliRunner().invoke(app, [*command, "1.5"]).exit_code == 2

@@ -113,7 +113,7 @@ def test_the_page_has_every_number(study: Study, written: Path) -> None:
     body = json.loads(json.dumps(study.to_json()))
     expected = [
         *(means[name] for means in body["arms"].values() for name in ("recall@10", "ndcg@10", "mrr", "se")),
-        *(means["recall@10"] for group in ("cold", "warm") for means in body[group]["arms"].values()),
+        *(means["recall@10"] for group in ("cold", "warm", "young") for means in body[group]["arms"].values()),
         *(number for ablation in body["ablations"].values() for number in ablation.values()),
         *(body[name] for name in ("positives_per_day", "learn_us", "rank_us")),
     ]
@@ -192,7 +192,9 @@ def test_one_positive_that_nobody_finds_can_be_reported(tmp_path: Path) -> None:
     study.run([1])
     page = read(write_report(study, tmp_path / "report", "one"))
     assert "nan" not in page.text.lower()
-    assert page.text.count("—") == len(study.names) - 1 + len(study.names)  # ratios to 0, and there is no warm user
+    assert page.text.count("—") == len(study.names) - 1 + 2 * len(
+        study.names
+    )  # ratios to 0; no warm user, no young video
 
 
 def test_a_file_is_no_folder(plain: Study, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ def test_an_unknown_variable_is_named_with_the_nearest_one(monkeypatch: pytest.M
         ("HEADRACE_WEB_PORT", "65536"),
         ("HEADRACE_APP", "head race"),
         ("HEADRACE_POSITIVES_PER_DAY", "nan"),
+        ("HEADRACE_EXPLORATION", "1.1"),
+        ("HEADRACE_EXPLORATION", "nan"),
         ("HEADRACE_LOG_FORMAT", "xml"),
         ("KAFKA_BOOTSTRAP_SERVERS", " "),
     ],

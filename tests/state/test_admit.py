@@ -96,8 +96,11 @@ class Reference:
         if came:
             self._came[event.user] = self._batch
         before = outcome != DUPLICATE and self._came[event.user] != self._batch
-        # What they had passed over when they liked it; the video itself is taken out of it before.
-        return Seen(outcome, history, list(user.passed) if outcome == POSITIVE else [], came, before, user.damped)
+        if came and outcome != POSITIVE:
+            history = list(user.history)
+        # What they had passed over when they came to it, or liked it; a video that they like is taken out of it before.
+        passes = list(user.passed) if came or outcome == POSITIVE else []
+        return Seen(outcome, history, passes, came, before, user.damped)
 
 
 def check(users: Users, replica: Replica, slot: int, plain: PlainUser) -> None:

@@ -18,6 +18,7 @@ def test_all_topics_of_a_version_share_one_partition_count() -> None:
         "interactions.dead",
         "videos",
         "users",
+        "recommendations",
         "app.v2.evidence",
         "app.v2-users-changelog",
         "app.v2-items-changelog",
