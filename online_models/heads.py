@@ -16,7 +16,7 @@ import numpy as np
 
 from online_models.base import Float32Array, Float64Array, Int32Array, Int64Array, ModelError, accepted
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
-from online_models.kernel import f32, f64, i32, i64, kernel, part, read, write
+from online_models.kernel import f32, f64, i32, i64, kernel, part, read, void, write
 from online_models.parts import Parts
 
 HEADS = ("long_view", "like", "click", "skip", "watch_share")
@@ -286,6 +286,31 @@ def _learn(
     return 0
 
 
+@kernel(void, write(f64), write(f64), write(f64), write(f64), read(f64), i64, f64, f64)
+def _derive(
+    mean: Float64Array,
+    scale: Float64Array,
+    means: Float64Array,
+    base: Float64Array,
+    total: Float64Array,
+    sums: int,
+    least_variance: float,
+    prior: float,
+) -> None:
+    """Standards of the inputs, mean outcomes and their log-odds, from the sums."""
+    features, heads = mean.shape[0], means.shape[0]
+    count = total[sums]
+    for c in range(features):
+        mean[c] = total[sums + 1 + c] / max(count, 1.0)
+        variance = total[sums + 1 + features + c] / max(count, 1.0) - mean[c] * mean[c]
+        # Before the first lesson nothing is known of any input.
+        scale[c] = 1.0 / np.sqrt(max(variance, least_variance)) if count > 0.0 else 0.0
+    known = sums + 1 + 2 * features
+    for h in range(heads):
+        means[h] = (total[known + heads + h] + 0.5 * prior) / (total[known + h] + prior)
+        base[h] = np.log(means[h] / (1.0 - means[h]))
+
+
 class Heads:
     """The heads, as the sum of the parts of all shards.
 
@@ -296,26 +321,16 @@ class Heads:
 
     def __init__(self) -> None:
         self._parts = Parts(SIZE)
+        self._mean, self._scale, self._base = np.zeros(_I), np.zeros(_I), np.zeros(_H)
+        #: Mean outcome of each head so far, pulled towards one half; float64, shape (5,).
+        self.means: Float64Array = np.zeros(_H)
         self.refused = 0
         self._changed()
 
     def _changed(self) -> None:
         total = self._parts.total
-        count = max(total[_SUMS], 1.0)
-        self._mean = total[_SUMS + 1 : _SUMS + 1 + _I] / count
-        variance = total[_SUMS + 1 + _I : _OUTCOMES] / count - self._mean**2
-        self._scale = 1.0 / np.sqrt(np.maximum(variance, LEAST_VARIANCE))
-        if not total[_SUMS]:
-            self._scale[:] = 0.0
         self._weights = total[:WEIGHTS].reshape(_H, _I + 1)
-        self._base = np.log(self.means) - np.log1p(-self.means)
-
-    @property
-    def means(self) -> Float64Array:
-        """Mean outcome of each head so far, pulled towards one half; float64, shape (5,)."""
-        known, summed = np.split(self._parts.total[_OUTCOMES:], 2)
-        means: Float64Array = (summed + 0.5 * BASE_PRIOR) / (known + BASE_PRIOR)
-        return means
+        _derive(self._mean, self._scale, self.means, self._base, total, _SUMS, LEAST_VARIANCE, BASE_PRIOR)
 
     @property
     def lessons(self) -> float:
