@@ -18,9 +18,10 @@ from online_models.base import Context
 from online_models.features import Votes
 from online_models.heads import HEADS, INPUTS
 from state import ranking
+from state.behaviour import IMPRESSION, behaviour_of
 from state.engine import Engine
 from state.exposures import CLICK, LIKE, LONG_VIEW, SKIP, WATCH_SHARE, Exposure, ServedList
-from state.prediction import IMPRESSION, behaviour_of, inputs_of
+from state.prediction import inputs_of
 from state.replica import video_code
 from state.rows import HEADS_KEY
 from state.shard import Shard

@@ -13,11 +13,13 @@ import numpy as np
 
 from cli.prequential import Evaluator, pairs_of
 from ingestion.event_table import EventTable
+from online_models.base import Behaviour
 from online_models.features import MISSING, Votes
 from online_models.heads import HEADS, INPUTS
 from state import ranking
+from state.behaviour import behaviour_in
 from state.exposures import WINDOW_MS
-from state.prediction import behaviour_in, inputs_of
+from state.prediction import inputs_of
 from state.types import BoolArray, Float32Array, Float64Array, Int64Array
 from topics.catalog import Video
 from topics.interactions import event_code
@@ -77,7 +79,7 @@ class Exposed:
     labels : by name, bool, shape (n,)
     inputs : float32, shape (n, 44); of the heads
     scores : float32, shape (n, 5); what the heads said
-    orders : float32, shape (n, 5); the same without what is known of the user alone, which is what orders a list
+    orders : float32, shape (n, 5); the same for a user of whom nothing is known: what is said of the video
     """
 
     events: Int64Array
@@ -173,7 +175,7 @@ class ImpressionEvaluator(Evaluator):
         # One that nobody knew is known by this very event.
         rows = np.array([engine.replica.row_of(self.table.video_ids[event].as_py())], np.int32)
         described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(engine.replica)))
-        behaviour = behaviour_in(engine, slot, int(self.table.at_ms[event]))
+        behaviour = Behaviour() if slot is None else behaviour_in(engine.users, slot, int(self.table.at_ms[event]))
         return inputs_of(engine, rows, behaviour, described)
 
 
@@ -329,7 +331,7 @@ def compare(exposed: Exposed, warmup: float, trees: bool, progress: Progress) ->
         areas = Areas(label[reported], exposed.users[reported])
         logits = exposed.scores[:, HEADS.index(name)].astype(np.float64)
         areas.add("heads", logits[reported])
-        areas.add("heads_order", exposed.orders[reported, HEADS.index(name)].astype(np.float64))
+        areas.add("heads_video", exposed.orders[reported, HEADS.index(name)].astype(np.float64))
         rates = [video_rates(exposed, label, half_life) for half_life in HALF_LIVES]
         best = int(np.argmax([auc(rate[:start], label[:start]) for rate in rates]))
         areas.add("video_rate", rates[best][reported])

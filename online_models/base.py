@@ -41,6 +41,22 @@ class ModelError(ValueError):
     """A model was given what it cannot use."""
 
 
+class Behaviour(NamedTuple):
+    """How a user has reacted so far, before what is predicted.
+
+    Attributes
+    ----------
+    tries, positives, likes, watches : how often something was shown to them, and what followed
+    idle_s : seconds since their last event, negative if there was none
+    """
+
+    tries: float = 0.0
+    positives: float = 0.0
+    likes: float = 0.0
+    watches: float = 0.0
+    idle_s: float = -1.0
+
+
 class Context(NamedTuple):
     """What scoring knows of a user.
 
@@ -50,12 +66,14 @@ class Context(NamedTuple):
     p : float32, shape (32,); the user's own vector
     ticks : the time for which to score
     passed : int32, shape (h,), h <= 8; rows that the user was shown and went on from without liking them, newest first
+    behaviour : how the user has reacted so far
     """
 
     history: Int32Array
     p: Float32Array
     ticks: float
     passed: Int32Array = np.empty(0, np.int32)
+    behaviour: Behaviour = Behaviour()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The heads: what will follow if a video is shown, one logistic regression each over shared inputs.
+"""The heads: what will follow if a video is shown, one logistic output each over shared inputs and a shared hidden layer.
 
 In: videos as `online_models.features` describes them, how often they and the user have reacted so far, and the place in the list.
 Out: probabilities that a viewing is long, a like, a click and a skip, and the share of the video that will be watched. A lesson is
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from online_models.base import Float32Array, Float64Array, Int32Array, Int64Array, ModelError, accepted
+from online_models.base import Behaviour, Float32Array, Float64Array, Int32Array, Int64Array, ModelError, accepted
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
 from online_models.kernel import f32, f64, i32, i64, kernel, part, read, void, write
 from online_models.parts import Parts
@@ -62,29 +62,17 @@ WATCHED = 0.5
 BASE_PRIOR = 20.0
 """Outcomes at one half that a head's mean starts with."""
 
-_H, _I, _F, _U = len(HEADS), len(INPUTS), len(FEATURES), len(USER_INPUTS)
-WEIGHTS = _H * (_I + 1)
+HIDDEN = 16
+"""Units (rectified linear) in which inputs meet; all heads learn them."""
+
+_H, _I = len(HEADS), len(INPUTS)
+_LINEAR, _INNER = _H * (_I + 1), HIDDEN * (_I + 1)
+WEIGHTS = _LINEAR + _INNER + _H * HIDDEN
 SIZE = 2 * WEIGHTS + 1 + 2 * _I + 2 * _H
 """Numbers of a part: steps and squared gradients of all weights; count, sums and sums of squares of inputs; by head the number of
 known outcomes and their sum."""
 _SUMS = 2 * WEIGHTS
 _OUTCOMES = _SUMS + 1 + 2 * _I
-
-
-class Behaviour(NamedTuple):
-    """How a user has reacted so far, before what is predicted.
-
-    Attributes
-    ----------
-    tries, positives, likes, watches : how often something was shown to them, and what followed
-    idle_s : seconds since their last event, negative if there was none
-    """
-
-    tries: float = 0.0
-    positives: float = 0.0
-    likes: float = 0.0
-    watches: float = 0.0
-    idle_s: float = -1.0
 
 
 class Columns(NamedTuple):
@@ -176,27 +164,66 @@ def _standard(x: float, mean: float, scale: float, clip: float, missing: float) 
     return min(max((x - mean) * scale, -clip), clip)
 
 
-@kernel(i64, write(f32, 2), read(f32, 2), read(f64), read(f64), read(f64), read(f64, 2), f64, f64)
+@part
+def _outputs(
+    out: Float64Array,
+    units: Float64Array,
+    x: Float64Array,
+    base: Float64Array,
+    linear: Float64Array,
+    inner: Float64Array,
+    outer: Float64Array,
+) -> None:
+    """Log-odds of all heads for standardised inputs `x`, of which the last is 1, and what the units say."""
+    for j in range(units.shape[0]):
+        unit = 0.0
+        for c in range(x.shape[0]):
+            unit += inner[j, c] * x[c]
+        units[j] = max(unit, 0.0)
+    for h in range(out.shape[0]):
+        logit = base[h]
+        for c in range(x.shape[0]):
+            logit += linear[h, c] * x[c]
+        for j in range(units.shape[0]):
+            logit += outer[h, j] * units[j]
+        out[h] = logit
+
+
+@kernel(
+    i64,
+    write(f32, 2),
+    read(f32, 2),
+    read(f64),
+    read(f64),
+    read(f64),
+    read(f64, 2),
+    read(f64, 2),
+    read(f64, 2),
+    f64,
+    f64,
+)
 def _logits(
     out: Float32Array,
     inputs: Float32Array,
     mean: Float64Array,
     scale: Float64Array,
     base: Float64Array,
-    weights: Float64Array,
+    linear: Float64Array,
+    inner: Float64Array,
+    outer: Float64Array,
     clip: float,
     missing: float,
 ) -> int:
     if out.shape[0] != inputs.shape[0]:
         return 4
     features = inputs.shape[1]
+    x, units, logits = np.ones(features + 1), np.empty(inner.shape[0]), np.empty(out.shape[1])
     for i in range(inputs.shape[0]):
-        for h in range(out.shape[1]):
-            out[i, h] = base[h] + weights[h, features]
         for c in range(features):
-            x = _standard(inputs[i, c], mean[c], scale[c], clip, missing)
-            for h in range(out.shape[1]):
-                out[i, h] += np.float32(weights[h, c] * x)
+            x[c] = _standard(inputs[i, c], mean[c], scale[c], clip, missing)
+        _outputs(logits, units, x, base, linear, inner, outer)
+        for h in range(out.shape[1]):
+            out[i, h] = logits[h]
     return 0
 
 
@@ -209,6 +236,9 @@ def _logits(
     read(f64),
     read(f64),
     read(f64),
+    read(f64),
+    read(f64, 2),
+    read(f64, 2),
     read(f64, 2),
     f64,
     f64,
@@ -221,10 +251,13 @@ def _learn(
     own: Float64Array,
     inputs: Float32Array,
     outcomes: Float64Array,
+    start: Float64Array,
     mean: Float64Array,
     scale: Float64Array,
     base: Float64Array,
-    weights: Float64Array,
+    linear: Float64Array,
+    inner: Float64Array,
+    outer: Float64Array,
     rate: float,
     epsilon: float,
     clip: float,
@@ -232,41 +265,43 @@ def _learn(
     missing: float,
 ) -> int:
     """One step of each head whose outcome is not NaN; 1, and nothing changed, where a number is not finite or too large."""
-    features = inputs.shape[0]
-    heads = outcomes.shape[0]
-    count = heads * (features + 1)
-    x = np.empty(features + 1)
+    features, heads, hidden = inputs.shape[0], outcomes.shape[0], inner.shape[0]
+    width = features + 1
+    count = start.shape[0]
+    x, units, logits = np.ones(width), np.empty(hidden), np.empty(heads)
     for c in range(features):
         x[c] = _standard(inputs[c], mean[c], scale[c], clip, missing)
-    x[features] = 1.0
-    gradient = np.zeros((heads, features + 1))
-    sound = True
+    _outputs(logits, units, x, base, linear, inner, outer)
+    gradient = np.zeros(count)
+    at_outer = (heads + hidden) * width
+    back = np.zeros(hidden)
     for h in range(heads):
         if np.isnan(outcomes[h]):
             continue
-        logit = base[h]
-        for c in range(features + 1):
-            logit += weights[h, c] * x[c]
-        error = 1.0 / (1.0 + np.exp(-logit)) - outcomes[h]
-        for c in range(features + 1):
-            gradient[h, c] = error * x[c]
-    steps = np.zeros((heads, features + 1))
-    for h in range(heads):
-        for c in range(features + 1):
-            at = h * (features + 1) + c
-            squared = gradient[h, c] * gradient[h, c]
-            steps[h, c] = rate * gradient[h, c] / np.sqrt(total[count + at] + squared + epsilon)
-            sound &= abs(total[at] - steps[h, c]) <= limit  # False for NaN
+        error = 1.0 / (1.0 + np.exp(-logits[h])) - outcomes[h]
+        for c in range(width):
+            gradient[h * width + c] = error * x[c]
+        for j in range(hidden):
+            gradient[at_outer + h * hidden + j] = error * units[j]
+            back[j] += error * outer[h, j]
+    for j in range(hidden):
+        if units[j] > 0.0:
+            for c in range(width):
+                gradient[(heads + j) * width + c] = back[j] * x[c]
+    sound = True
+    steps = np.empty(count)
+    for k in range(count):
+        squared = gradient[k] * gradient[k]
+        steps[k] = rate * gradient[k] / np.sqrt(total[count + k] + squared + epsilon)
+        sound &= abs(start[k] + total[k] - steps[k]) <= limit  # False for NaN
     if not sound:
         return 1
-    for h in range(heads):
-        for c in range(features + 1):
-            at = h * (features + 1) + c
-            squared = gradient[h, c] * gradient[h, c]
-            total[at] -= steps[h, c]
-            own[at] -= steps[h, c]
-            total[count + at] += squared
-            own[count + at] += squared
+    for k in range(count):
+        squared = gradient[k] * gradient[k]
+        total[k] -= steps[k]
+        own[k] -= steps[k]
+        total[count + k] += squared
+        own[count + k] += squared
     sums = 2 * count
     total[sums] += 1.0
     own[sums] += 1.0
@@ -286,18 +321,22 @@ def _learn(
     return 0
 
 
-@kernel(void, write(f64), write(f64), write(f64), write(f64), read(f64), i64, f64, f64)
+@kernel(void, write(f64), write(f64), write(f64), write(f64), write(f64), read(f64), read(f64), i64, f64, f64)
 def _derive(
+    weights: Float64Array,
     mean: Float64Array,
     scale: Float64Array,
     means: Float64Array,
     base: Float64Array,
+    start: Float64Array,
     total: Float64Array,
     sums: int,
     least_variance: float,
     prior: float,
 ) -> None:
-    """Standards of the inputs, mean outcomes and their log-odds, from the sums."""
+    """Weights, standards of the inputs, mean outcomes and their log-odds, from the sums."""
+    for k in range(weights.shape[0]):
+        weights[k] = start[k] + total[k]
     features, heads = mean.shape[0], means.shape[0]
     count = total[sums]
     for c in range(features):
@@ -321,6 +360,13 @@ class Heads:
 
     def __init__(self) -> None:
         self._parts = Parts(SIZE)
+        # The same for all shards, whatever their seed: their parts must add up.
+        rng = np.random.Generator(np.random.PCG64(0x4EAD5))
+        self._start = np.zeros(WEIGHTS)
+        self._start[_LINEAR : _LINEAR + _INNER] = rng.normal(0.0, 1.0 / np.sqrt(_I), _INNER)
+        self._weights = np.zeros(WEIGHTS)
+        linear, inner, outer = np.split(self._weights, [_LINEAR, _LINEAR + _INNER])
+        self._layers = linear.reshape(_H, _I + 1), inner.reshape(HIDDEN, _I + 1), outer.reshape(_H, HIDDEN)
         self._mean, self._scale, self._base = np.zeros(_I), np.zeros(_I), np.zeros(_H)
         #: Mean outcome of each head so far, pulled towards one half; float64, shape (5,).
         self.means: Float64Array = np.zeros(_H)
@@ -328,9 +374,8 @@ class Heads:
         self._changed()
 
     def _changed(self) -> None:
-        total = self._parts.total
-        self._weights = total[:WEIGHTS].reshape(_H, _I + 1)
-        _derive(self._mean, self._scale, self.means, self._base, total, _SUMS, LEAST_VARIANCE, BASE_PRIOR)
+        derived = self._weights, self._mean, self._scale, self.means, self._base
+        _derive(*derived, self._start, self._parts.total, _SUMS, LEAST_VARIANCE, BASE_PRIOR)
 
     @property
     def lessons(self) -> float:
@@ -392,7 +437,7 @@ class Heads:
         if inputs.ndim != 2 or inputs.shape[1] != _I:
             raise ModelError(f"heads: inputs of shape {inputs.shape}, expected (m, {_I})")
         out = np.empty((len(inputs), _H), np.float32)
-        accepted(_logits(out, inputs, self._mean, self._scale, self._base, self._weights, CLIP, MISSING))
+        accepted(_logits(out, inputs, self._mean, self._scale, self._base, *self._layers, CLIP, MISSING))
         return out
 
     def probabilities(self, inputs: Float32Array) -> Float32Array:
@@ -421,8 +466,8 @@ class Heads:
             self.refused += 1
             return False
         fault = _learn(
-            self._parts.total, self._parts.own(number), inputs, outcomes, self._mean, self._scale, self._base, self._weights,
-            RATE, EPSILON, CLIP, LIMIT, MISSING,
+            self._parts.total, self._parts.own(number), inputs, outcomes, self._start, self._mean, self._scale, self._base,
+            *self._layers, RATE, EPSILON, CLIP, LIMIT, MISSING,
         )  # fmt: skip
         if fault:
             self.refused += 1
@@ -436,15 +481,15 @@ class Heads:
 
     def put(self, number: int, values: Float64Array) -> bool:
         """Replace a shard's part; False, and nothing changed, where it is not sound."""
-        if values.shape != (SIZE,) or not _is_sound(values) or not self._parts.put(number, values, _is_bounded):
+        if values.shape != (SIZE,) or not _is_sound(values) or not self._parts.put(number, values, self._bounded):
             self.refused += 1
             return False
         self._changed()
         return True
 
-
-def _is_bounded(total: Float64Array) -> bool:
-    return bool((np.abs(total[:WEIGHTS]) <= LIMIT).all())
+    def _bounded(self, total: Float64Array) -> bool:
+        """Whether any lesson could still be taken."""
+        return bool((np.abs(self._start + total[:WEIGHTS]) <= LIMIT).all())
 
 
 def _is_sound(values: Float64Array) -> bool:

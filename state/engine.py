@@ -20,6 +20,7 @@ from online_models.popularity import Popularity
 from online_models.ranker import Ranker
 from online_models.sequential_mf import SequentialMF
 from state import rows
+from state.behaviour import behaviour_in
 from state.charts import Charts
 from state.exploration import EXPLORATION, Exploration
 from state.index import ItemIndex
@@ -127,7 +128,8 @@ class Engine:
         if opened >= 0 and not self.users.open_liked[slot]:
             # They are about to go on from it.
             passed = np.append(opened, passed[passed != opened])[: len(passed)]
-        return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0])
+        behaviour = behaviour_in(self.users, slot, self.replica.stream_ms)
+        return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0], behaviour)
 
     def stranger(self) -> Context:
         """What scoring knows of a user it has never met."""

@@ -14,7 +14,7 @@ from online_models.features import Votes
 from state import ranking
 from state.engine import Engine
 from state.exploration import NOBODY, TASTE
-from state.prediction import behaviour_in, inputs_of
+from state.prediction import inputs_of
 from state.ranking import Scored, best, score_rows
 from state.types import BoolArray, Float32Array, Int32Array
 from topics.partitions import stable_hash
@@ -159,4 +159,4 @@ def list_inputs(engine: Engine, user_id: str, partition: int, rows: Int32Array) 
     slot = engine.users.find(user_id, partition)
     context = engine.stranger() if slot is None else engine.context(slot)
     described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(engine.replica)))
-    return inputs_of(engine, rows, behaviour_in(engine, slot), described)
+    return inputs_of(engine, rows, context.behaviour, described)

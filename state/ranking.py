@@ -12,7 +12,6 @@ import numpy as np
 
 from online_models.base import Context
 from online_models.features import Described, Votes, describe
-from online_models.heads import Behaviour
 from online_models.selection import mark_first, mark_largest
 from state.engine import Engine
 from state.index import EXACT_BELOW
@@ -73,8 +72,7 @@ def score_candidates(
     scores = engine.ranker.scores(found.described, len(context.history))
     objective = engine.options.objective
     if objective.needs_heads:
-        # What is known of the user alone moves all candidates alike, so it need not be asked for.
-        inputs = inputs_of(engine, found.rows, Behaviour(), found.described)
+        inputs = inputs_of(engine, found.rows, context.behaviour, found.described)
         scores = objective.combine(scores, engine.heads.logits(inputs))
     return Scored(found.rows, scores)
 

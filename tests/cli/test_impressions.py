@@ -181,9 +181,9 @@ def test_compare_reports_each_label_with_its_arms() -> None:
     found = compare(exposed(2_000), 0.5, True, QUIET)
     assert found["n"] == 1_000
     like = found["labels"]["like"]
-    assert set(like["arms"]) == {"heads", "heads_order", "video_rate", "trees_daily"}
+    assert set(like["arms"]) == {"heads", "heads_video", "video_rate", "trees_daily"}
     assert like["arms"]["heads"]["auc"] > 0.8 > like["arms"]["video_rate"]["auc"]
-    assert set(like["difference"]) == {"heads_order", "video_rate", "trees_daily"}
+    assert set(like["difference"]) == {"heads_video", "video_rate", "trees_daily"}
     assert like["difference"]["video_rate"]["auc"] > 0
 
 

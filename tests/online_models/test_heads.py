@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from online_models.base import Float32Array, Float64Array, ModelError
+from online_models.base import Behaviour, Float32Array, Float64Array, ModelError
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
-from online_models.heads import HEADS, INPUTS, LIMIT, RATES, SIZE, WEIGHTS, Behaviour, Columns, Heads
+from online_models.heads import HEADS, INPUTS, LIMIT, RATES, SIZE, WEIGHTS, Columns, Heads
 
 LIKE, SKIP, SHARE = HEADS.index("like"), HEADS.index("skip"), HEADS.index("watch_share")
 COLUMNS = Columns(impressions=0, shown=1, likes=2, watches=3)
@@ -54,11 +54,23 @@ def test_lessons_teach_what_follows_what() -> None:
     assert abs(float(chances[:, SHARE].mean()) - 0.5) < 0.05
 
 
+def test_what_follows_from_two_inputs_together_is_learned() -> None:
+    """A like where both have one sign: no weighted sum of inputs tells."""
+    heads, rng = Heads(), np.random.default_rng(7)
+    x = np.array([situation(rng) for _ in range(20_000)])
+    liked = (x[:, 0] * x[:, 1] > 0).astype(np.float64)
+    for each, label in zip(x[:-2_000], liked[:-2_000], strict=True):
+        heads.learn(0, each, outcomes(like=label))
+    chances = heads.probabilities(x[-2_000:])[:, LIKE]
+    assert float(np.mean((chances > 0.5) == liked[-2_000:])) > 0.8
+
+
 def test_an_outcome_that_is_not_known_teaches_nothing_and_its_mean_stays() -> None:
     heads = Heads()
     for _ in range(50):
         heads.learn(0, situation(np.random.default_rng(3)), outcomes(like=1.0))
-    np.testing.assert_allclose(heads.part(0)[:WEIGHTS].reshape(len(HEADS), -1)[SKIP], 0.0)
+    width = len(INPUTS) + 1
+    np.testing.assert_allclose(heads.part(0)[SKIP * width : (SKIP + 1) * width], 0.0)
     assert heads.means[LIKE] > 0.8
     assert heads.means[SKIP] == 0.5
 
