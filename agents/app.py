@@ -194,10 +194,12 @@ class HeadraceApp(faust.App):
         if until is not None:
             records = records.before(until)
         users_held = self.engine.users
-        chunk = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
-        if topic == specs.INTERACTIONS and shard is not None:
-            chunk = self.scorer.batch_of(ranking.batch_of(self.engine, shard, chunk))
-        for first in range(0, len(records), chunk):
+        most = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
+        first = 0
+        while first < len(records):
+            chunk = most
+            if topic == specs.INTERACTIONS and shard is not None:
+                chunk = self.scorer.batch_of(ranking.batch_of(self.engine, shard, most))
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
                 await asyncio.gather(*(self.checkpoint(each) for each in list(self.engine.shards)))
@@ -207,8 +209,9 @@ class HeadraceApp(faust.App):
                 step(shard, records[first : first + chunk])
             if shard.pending.size_bytes > PENDING_BYTES:
                 await self.checkpoint(partition)
+            first = min(first + chunk, len(records))
             if topic == specs.INTERACTIONS:
-                self._arrived_ms[partition] = records[min(first + chunk, len(records)) - 1].timestamp
+                self._arrived_ms[partition] = records[first - 1].timestamp
             await asyncio.sleep(0)
         if until is not None and ended and shard is not None and self._owns(shard) and shard.next.get(topic, 0) < until:
             shard.advance(topic, until - 1)  # what is missing below is compacted away

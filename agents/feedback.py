@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 #: watches of 7 s or more, 2% of shorter ones.
 CLICK_WATCH_S = 7.0
 
+#: Exposures that are opened in one micro-batch: they hold the loop for some milliseconds.
+EXPOSURES_AT_ONCE = 60
+
 _VIEW, _WATCH, _LIKE, _UNLIKE = (event_code(kind) for kind in ("view", "watch", "like", "unlike"))
 _SKIPS = (event_code("skip"), event_code("dislike"))
 _NAMES = hash_names(INPUTS)
@@ -75,22 +78,31 @@ def follow(engine: Engine, shard: Shard, batch: Events, liked: UInt8Array, admit
         engine.exposures["late"] += late
     # By the place in the log, so that it does not matter what batches there are.
     seeds = (np.uint64(shard.partition) << np.uint64(40)) + batch.offsets.astype(np.uint64)
-    granted = shard.heads_quota.take(engine.replica.stream_ms, int(shown.sum()))
+    granted = shard.heads_quota.take(engine.replica.stream_ms, min(int(shown.sum()), EXPOSURES_AT_ONCE))
     opened = np.zeros(len(shown), np.bool_)
     opened[shown] = drawn(engine.options.seed, seeds[shown], granted)
     awaited = engine.users.awaited[batch.slots] > 0
     if opened.any():
         awaited |= np.isin(batch.slots, batch.slots[opened])
-    listed = len(shard.served) > 0
+    listed = _has_lists(engine, shard, batch.slots)
     for e in np.flatnonzero((awaited | listed) & fresh).tolist():
         if opened[e]:
             _open(engine, shard, batch, admitted, before, e)
-        if listed:
+        if listed[e]:
             _mark(engine, shard, batch, e)
         exposure = shard.exposures.find(int(batch.slots[e]), int(batch.rows[e]))
         if exposure is not None:
             _note(exposure, batch, bool(liked[e]), engine.options.signals.skipped_share, e)
     close(engine, shard)
+
+
+def _has_lists(engine: Engine, shard: Shard, slots: Int32Array) -> BoolArray:
+    """Which of the users in `slots` (int32, shape (m,)) have been served lists lately."""
+    if not len(shard.served):
+        return np.zeros(len(slots), np.bool_)
+    each, place = np.unique(slots, return_inverse=True)
+    key_of = engine.users.key_of
+    return np.array([shard.served.has(key_of(slot)) for slot in each.tolist()], np.bool_)[place]
 
 
 def _is_shown(kinds: UInt8Array, counts: Int32Array) -> BoolArray:

@@ -20,6 +20,8 @@ from state.users import Admitted
 #: Lessons while the loop is held, some milliseconds, and the share of records that are first positives, about.
 LESSONS_AT_ONCE = 25
 POSITIVES_SHARE = 0.25
+#: Lessons that may wait before micro-batches become short, to take them all: short ones cost more an event.
+LESSONS_WAIT = 4 * LESSONS_AT_ONCE
 
 _SHOWN = slice(FEATURES.index("shown_300"), FEATURES.index("shown_3000") + 1)
 
@@ -33,9 +35,9 @@ def drawn(seed: int, seeds: UInt64Array, granted: int) -> BoolArray:
 
 
 def batch_of(engine: Engine, shard: Shard, most: int) -> int:
-    """Records to learn at once, at most `most`: so many that the lessons among them hold the loop for a few milliseconds."""
+    """Records to learn at once, at most `most`: fewer while so many lessons may be taken that one batch would hold the loop."""
     left = shard.ranker_quota.left(engine.replica.stream_ms)
-    return most if left < LESSONS_AT_ONCE else max(1, min(most, int(LESSONS_AT_ONCE / POSITIVES_SHARE)))
+    return most if left < LESSONS_WAIT else max(1, min(most, int(LESSONS_AT_ONCE / POSITIVES_SHARE)))
 
 
 def learn(
@@ -60,7 +62,7 @@ def learn(
     numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
     # By the number of the positive, so that it does not matter what batches there are.
     seeds = (np.uint64(shard.partition) << np.uint64(40)) + numbers.astype(np.uint64)
-    granted = shard.ranker_quota.take(engine.replica.stream_ms, len(rows))
+    granted = shard.ranker_quota.take(engine.replica.stream_ms, min(len(rows), LESSONS_AT_ONCE))
     passes, before = admitted.passes[first], admitted.before[first]
     for e in np.flatnonzero(drawn(engine.options.seed, seeds, granted)).tolist():
         # That it was shown to this user is no news to the lesson: at serving it had not been.

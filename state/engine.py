@@ -41,9 +41,9 @@ NEW_FOR_MS = 2 * DAY_MS
 #: How far one positive may move the clock by which decayed counts are read. A first event of today on top of a log of years ago
 #: would otherwise fade all that was learned to nothing at once. A positive is one tick in the mean, so ten catch up after a pause.
 CLOCK_STEP_TICKS = 10.0
-#: Lessons of the ranker, and as many of the heads, a day of the stream, and at first. A lesson costs as much as twenty events or
-#: more. A site of fewer positives learns from each, a larger one from a sample, which tells as much.
-LESSONS_PER_DAY = 30_000.0
+#: Lessons of the ranker and of the heads, a day of the stream, and at first. A lesson of the ranker costs as much as twenty events,
+#: one of the heads as six. A site of fewer positives learns from each, a larger one from a sample, which tells as much.
+RANKER_LESSONS_PER_DAY, HEADS_LESSONS_PER_DAY = 10_000.0, 20_000.0
 LESSONS_AT_FIRST = 10_000.0
 
 
@@ -148,7 +148,8 @@ class Engine:
         shard.shared = self.shared
         share = 1.0 / self.options.partitions
         shard.ranker_quota, shard.heads_quota = (
-            Quota(LESSONS_PER_DAY * share, LESSONS_AT_FIRST * share) for _ in range(2)
+            Quota(per_day * share, LESSONS_AT_FIRST * share)
+            for per_day in (RANKER_LESSONS_PER_DAY, HEADS_LESSONS_PER_DAY)
         )
         clock_ms = self.replica.stream_ms
         # What its last owner has learned counts, as far as it was committed, and nothing else.

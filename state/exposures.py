@@ -125,6 +125,10 @@ class ServedLists:
         held.append(served)
         self._order.append((key, served))
 
+    def has(self, key: bytes) -> bool:
+        """Whether the user with this id has any list."""
+        return key in self._of_user
+
     def find(self, key: bytes, code: int, at_ms: int) -> tuple[ServedList, int] | None:
         """The user's latest list that has the video and was before them at `at_ms`, and its place there."""
         for served in reversed(self._of_user.get(key, ())):

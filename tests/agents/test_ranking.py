@@ -475,5 +475,15 @@ def test_a_batch_is_so_small_that_its_lessons_hold_the_loop_for_milliseconds() -
     shard = state.engine.shards[0]
     assert lessons.batch_of(state.engine, shard, 1_000) == 100
     assert lessons.batch_of(state.engine, shard, 1) == 1
-    rationed(state, per_day=0.0, burst=lessons.LESSONS_AT_ONCE - 1)
+    rationed(state, per_day=0.0, burst=lessons.LESSONS_WAIT - 1)
     assert lessons.batch_of(state.engine, shard, 1_000) == 1_000
+
+
+def test_one_batch_takes_so_many_lessons_at_most_and_the_next_go_on() -> None:
+    state = shop(videos=60)
+    rationed(state, per_day=0.0, burst=60.0)
+    state.send(*(liked(f"user{n}", f"video{n % 60}", n) for n in range(300)))
+    counts = []
+    while state.step(INTERACTIONS, 0, 100):
+        counts.append(state.engine.lessons.total())
+    assert counts == [25, 50, 60]
