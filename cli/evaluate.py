@@ -77,12 +77,14 @@ def evaluate(
     # Loads the models' compiled loops, for which other commands need not wait.
     from cli.study import Study, UnknownArm
 
-    if plot is not None:
+    if plot is not None and not impressions:
         prepare(plot)
 
     table = read_event_table(events, format)
     catalogue = [] if videos is None else list(read_videos(videos, format))
     if impressions:
+        if plot is not None or arms or ablate or lag:
+            raise typer.BadParameter("--impressions takes no --plot, --arms, --ablate or --lag")
         _score_impressions(events, table, catalogue, positive, warmup, seed, _words(refit), json)
         return
     try:

@@ -1,11 +1,13 @@
 """Scoring what was shown: labels, areas, baselines, and that nothing of a row is known before it."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from cli.impressions import (
     Areas,
@@ -19,6 +21,7 @@ from cli.impressions import (
     user_areas,
     video_rates,
 )
+from cli.main import app
 from ingestion.event_table import EventTable
 from ingestion.simulate import Audience
 from ingestion.source import read_event_table
@@ -213,3 +216,16 @@ def test_the_heads_learn_from_an_audience() -> None:
         area = found["labels"][label]["arms"]["heads"]
         assert area["auc"] > 0.5 + 3 * area["auc_se"]
         assert 0.7 < found["labels"][label]["calibration"] < 1.4
+
+
+def test_the_command_prints_json_and_refuses_what_has_no_meaning(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"".join(encode(each) + b"\n" for each in Audience(5, 60, 60).events(1_500)))
+    runner = CliRunner()
+    done = runner.invoke(app, ["evaluate", "--events", str(path), "--impressions", "--json"])
+    assert done.exit_code == 0, done.output
+    assert set(json.loads(done.stdout)["labels"]) <= {"long_view", "like", "click"}
+    refused = runner.invoke(app, ["evaluate", "--events", str(path), "--impressions", "--lag", "5"])
+    assert refused.exit_code != 0
+    ease = runner.invoke(app, ["evaluate", "--events", str(path), "--impressions", "--refit", "ease"])
+    assert ease.exit_code != 0
