@@ -17,7 +17,7 @@ import numpy as np
 from online_models.base import Behaviour, Float32Array, Float64Array, Int32Array, Int64Array, ModelError, accepted
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
 from online_models.kernel import f32, f64, i32, i64, kernel, part, read, void, write
-from online_models.parts import Parts
+from online_models.parts import LIMIT, SharedModel
 
 HEADS = ("long_view", "like", "click", "skip", "watch_share")
 """What is predicted: probabilities of a long view, a like, a click and a skip, and the expected share that is watched (at most 1)."""
@@ -52,9 +52,6 @@ EPSILON = 1.0
 CLIP = 5.0
 """Standardised inputs lie within plus and minus this."""
 LEAST_VARIANCE = 1e-4
-LIMIT = 100.0
-"""A lesson after which a weight would be larger is refused."""
-LARGEST = 1e38
 ITEM_PRIOR, USER_PRIOR = 20.0, 5.0
 """Times shown worth of the mean that pull an item's and a user's rates towards it."""
 WATCHED = 0.5
@@ -350,27 +347,21 @@ def _derive(
         base[h] = np.log(means[h] / (1.0 - means[h]))
 
 
-class Heads:
-    """The heads, as the sum of the parts of all shards.
-
-    Attributes
-    ----------
-    refused : lessons and parts that were not taken because a number was not finite or too large
-    """
+class Heads(SharedModel):
+    """The heads, as the sum of the parts of all shards."""
 
     def __init__(self) -> None:
-        self._parts = Parts(SIZE)
         # The same for all shards, whatever their seed: their parts must add up.
         rng = np.random.Generator(np.random.PCG64(0x4EAD5))
-        self._start = np.zeros(WEIGHTS)
-        self._start[_LINEAR : _LINEAR + _INNER] = rng.normal(0.0, 1.0 / np.sqrt(_I), _INNER)
+        start = np.zeros(WEIGHTS)
+        start[_LINEAR : _LINEAR + _INNER] = rng.normal(0.0, 1.0 / np.sqrt(_I), _INNER)
+        super().__init__(start, _I, 2 * _H)
         self._weights = np.zeros(WEIGHTS)
         linear, inner, outer = np.split(self._weights, [_LINEAR, _LINEAR + _INNER])
         self._layers = linear.reshape(_H, _I + 1), inner.reshape(HIDDEN, _I + 1), outer.reshape(_H, HIDDEN)
         self._mean, self._scale, self._base = np.zeros(_I), np.zeros(_I), np.zeros(_H)
         #: Mean outcome of each head so far, pulled towards one half; float64, shape (5,).
         self.means: Float64Array = np.zeros(_H)
-        self.refused = 0
         self._changed()
 
     def _changed(self) -> None:
@@ -475,38 +466,11 @@ class Heads:
         self._changed()
         return True
 
-    def part(self, number: int) -> Float64Array:
-        """Copy of a shard's part, float64, shape (SIZE,)."""
-        return self._parts.copy(number)
-
-    def put(self, number: int, values: Float64Array) -> bool:
-        """Replace a shard's part; False, and nothing changed, where it is not sound."""
-        if values.shape != (SIZE,) or not _is_sound(values) or not self._parts.put(number, values, self._bounded):
-            self.refused += 1
-            return False
-        self._changed()
-        return True
-
-    def _bounded(self, total: Float64Array) -> bool:
-        """Whether any lesson could still be taken."""
-        return bool((np.abs(self._start + total[:WEIGHTS]) <= LIMIT).all())
-
-
-def _is_sound(values: Float64Array) -> bool:
-    """Whether lessons could have made the part."""
-    steps, squares, sums, outcomes = np.split(values, [WEIGHTS, _SUMS, _OUTCOMES])
-    known, summed = np.split(outcomes, 2)
-    most = LARGEST * max(sums[0], 1.0)
-    return bool(
-        # Another part may have gone the other way.
-        (np.abs(steps) <= 2.0 * LIMIT).all()
-        and (squares >= 0.0).all()
-        and (squares < np.inf).all()
-        and 0.0 <= sums[0] < np.inf
-        and (np.abs(sums[1 : 1 + _I]) <= most).all()
-        and (np.abs(sums[1 + _I :]) <= most * LARGEST).all()
-        and (known >= 0.0).all()
-        and (known <= sums[0]).all()
-        and (summed >= 0.0).all()
-        and (summed <= known).all()
-    )
+    def _is_sound(self, values: Float64Array) -> bool:
+        known, summed = np.split(values[_OUTCOMES:], 2)
+        return super()._is_sound(values) and bool(
+            (known >= 0.0).all()
+            and (known <= values[_SUMS]).all()
+            and (summed >= 0.0).all()
+            and (summed <= known).all()
+        )

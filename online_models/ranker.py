@@ -20,7 +20,7 @@ from online_models.base import Float32Array, Float64Array, ModelError, accepted
 from online_models.counters import mix64
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
 from online_models.kernel import f32, f64, i64, kernel, read, u64, void, write
-from online_models.parts import Parts
+from online_models.parts import LIMIT, SharedModel
 
 HIDDEN = 16
 TOP = 40
@@ -34,12 +34,6 @@ CLIP = 5.0
 """Standardised features lie within plus and minus this."""
 LEAST_VARIANCE = 1e-4
 """A feature that has been constant so far is not blown up by its first change."""
-LIMIT = 100.0
-"""A lesson after which a weight would be larger is refused: the ranker has diverged."""
-
-LARGEST = 1e38
-"""A part whose features are larger in the mean is none that lessons have made."""
-
 BUCKETS = (0, 1, 3, 8, 20)
 """Least history lengths of the groups of users that have weights of their own."""
 
@@ -357,33 +351,28 @@ def _learn(
     return float(loss)
 
 
-class Ranker:
+class Ranker(SharedModel):
     """One ranker, as the sum of the parts of all shards.
 
     Parameters
     ----------
     seed : of the hidden layer's first weights; the same for all shards
-
-    Attributes
-    ----------
-    refused : lessons and parts that were not taken because a number was not finite or too large
     """
 
     def __init__(self, seed: int) -> None:
         rng = np.random.Generator(np.random.PCG64([seed, 0x7A2C]))
-        self._start = np.zeros(PARAMETERS, np.float32)
+        start = np.zeros(PARAMETERS, np.float32)
         inner = rng.normal(0.0, 1.0 / np.sqrt(_F), HIDDEN * (_F + _U))
-        self._start[_LINEAR : _LINEAR + len(inner)] = inner
+        start[_LINEAR : _LINEAR + len(inner)] = inner
+        super().__init__(start, _F)
         self._blend = np.zeros((len(_BLEND_FROM) + 1, _F), np.float32)
         for name, weights in _BLEND.items():
             self._blend[:, FEATURES.index(name)] = weights
-        self._parts = Parts(SIZE)
         #: 0 for a feature to do without, else 1.
         self._heard = np.ones(_F, np.float32)
         self._mean, self._scale = np.zeros(_F, np.float32), np.zeros(_F, np.float32)
         self._linear = np.zeros((1 + len(BUCKETS), _F), np.float32)
         self._inner, self._outer = np.zeros((HIDDEN, _F + _U), np.float32), np.zeros(HIDDEN, np.float32)
-        self.refused = 0
         self._changed()
 
     def do_without(self, features: Sequence[str]) -> None:
@@ -472,37 +461,6 @@ class Ranker:
             return Lesson(-1.0 - loss, False)
         self._changed()
         return Lesson(float(loss), True)
-
-    def part(self, number: int) -> Float64Array:
-        """Copy of a shard's part, float64, shape (SIZE,)."""
-        return self._parts.copy(number)
-
-    def put(self, number: int, values: Float64Array) -> bool:
-        """Replace a shard's part; False, and nothing changed, where it is not sound."""
-        if values.shape != (SIZE,) or not _is_sound(values) or not self._parts.put(number, values, self._bounded):
-            self.refused += 1
-            return False
-        self._changed()
-        return True
-
-    def _bounded(self, total: Float64Array) -> bool:
-        """Whether any lesson could still be taken."""
-        return bool((np.abs(self._start + total[:PARAMETERS]) <= LIMIT).all())
-
-
-def _is_sound(part: Float64Array) -> bool:
-    """Whether lessons could have made the part."""
-    steps, squares, sums = np.split(part, [PARAMETERS, 2 * PARAMETERS])
-    most = LARGEST * max(sums[0], 1.0)
-    return bool(
-        # Another part may have gone the other way.
-        (np.abs(steps) <= 2.0 * LIMIT).all()
-        and (squares >= 0.0).all()
-        and (squares < np.inf).all()
-        and 0.0 <= sums[0] < np.inf
-        and (np.abs(sums[1 : 1 + _F]) <= most).all()
-        and (np.abs(sums[1 + _F :]) <= most * LARGEST).all()
-    )
 
 
 def bucket_of(history_length: int) -> int:

@@ -15,7 +15,7 @@ from online_models.content import ContentModel
 from online_models.features import Models
 from online_models.heads import Heads
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
-from online_models.parts import Shared
+from online_models.parts import SharedModel
 from online_models.popularity import Popularity
 from online_models.ranker import Ranker
 from online_models.sequential_mf import SequentialMF
@@ -86,7 +86,7 @@ class Engine:
         self.ranker = Ranker(options.seed)
         self.heads = Heads()
         #: Models of which each shard has a part, by the key of its row.
-        self.shared: dict[bytes, Shared] = {rows.RANKER_KEY: self.ranker, rows.HEADS_KEY: self.heads}
+        self.shared: dict[bytes, SharedModel] = {rows.RANKER_KEY: self.ranker, rows.HEADS_KEY: self.heads}
         #: Of this process: `learned`, `refused`, and `no_candidate` where what was chosen could not have been listed.
         self.lessons: Counter[str] = Counter()
         #: Likewise of exposures: `learned`, `refused`, `late` (an event of one that is not waited for any more), `lost` (the user or

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_models.parts import Shared
+from online_models.parts import SharedModel
 from state import rows
 from state.errors import StateFull
 from state.exposures import Exposures, ServedLists
@@ -74,7 +74,7 @@ class Shard:
         self.pending = Pending()
         #: The engine's models of which this shard has a part, by the key of its row, and those that lessons have changed since the
         #: last checkpoint.
-        self.shared: Mapping[bytes, Shared] = {}
+        self.shared: Mapping[bytes, SharedModel] = {}
         self.taught: set[bytes] = set()
         #: What was shown and is waited for; lost with the process, as lessons are samples.
         self.exposures = Exposures()

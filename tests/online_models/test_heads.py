@@ -5,7 +5,8 @@ import pytest
 
 from online_models.base import Behaviour, Float32Array, Float64Array, ModelError
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
-from online_models.heads import HEADS, INPUTS, LIMIT, RATES, SIZE, WEIGHTS, Columns, Heads
+from online_models.heads import HEADS, INPUTS, RATES, SIZE, WEIGHTS, Columns, Heads
+from online_models.parts import LIMIT
 
 LIKE, SKIP, SHARE = HEADS.index("like"), HEADS.index("skip"), HEADS.index("watch_share")
 COLUMNS = Columns(impressions=0, shown=1, likes=2, watches=3)

@@ -10,11 +10,11 @@ import pytest
 
 from online_models.base import Float32Array, Float64Array, ModelError
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described
+from online_models.parts import LIMIT
 from online_models.ranker import (
     BLEND_UNTIL,
     BUCKETS,
     GROUPS,
-    LIMIT,
     PARAMETERS,
     RANDOM,
     SIZE,
