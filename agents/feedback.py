@@ -15,20 +15,21 @@ from agents.events import Events
 from agents.inbox import due, took
 from agents.ranking import drawn
 from online_models.base import Context
+from online_models.counters import in_partition
 from online_models.features import Votes
 from online_models.heads import HEADS, INPUTS
 from state import ranking
-from state.behaviour import IMPRESSION, behaviour_of
+from state.behaviour import IMPRESSION, behaviour_of, positives_in
 from state.engine import Engine
 from state.exposures import CLICK, LIKE, LONG_VIEW, SKIP, WATCH_SHARE, Exposure, ServedList
-from state.prediction import inputs_of
+from state.prediction import INPUT_NAMES, inputs_of
 from state.replica import video_code
 from state.rows import HEADS_KEY
 from state.shard import Shard
 from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt8Array
 from state.users import DUPLICATE, POSITIVE, Admitted
 from topics.interactions import event_code
-from topics.recommendations import BadList, decode_list, hash_names
+from topics.recommendations import BadList, decode_list
 from topics.record_batch import RecordLike
 
 log = structlog.get_logger(__name__)
@@ -42,7 +43,6 @@ EXPOSURES_AT_ONCE = 60
 
 _VIEW, _WATCH, _LIKE, _UNLIKE = (event_code(kind) for kind in ("view", "watch", "like", "unlike"))
 _SKIPS = (event_code("skip"), event_code("dislike"))
-_NAMES = hash_names(INPUTS)
 _PLACE = INPUTS.index("place")
 
 
@@ -77,7 +77,7 @@ def follow(engine: Engine, shard: Shard, batch: Events, liked: UInt8Array, admit
     if late:
         engine.exposures["late"] += late
     # By the place in the log, so that it does not matter what batches there are.
-    seeds = (np.uint64(shard.partition) << np.uint64(40)) + batch.offsets.astype(np.uint64)
+    seeds = in_partition(shard.partition, batch.offsets)
     granted = shard.heads_quota.take(engine.replica.stream_ms, min(int(shown.sum()), EXPOSURES_AT_ONCE))
     opened = np.zeros(len(shown), np.bool_)
     opened[shown] = drawn(engine.options.seed, seeds[shown], granted)
@@ -86,11 +86,16 @@ def follow(engine: Engine, shard: Shard, batch: Events, liked: UInt8Array, admit
         awaited |= np.isin(batch.slots, batch.slots[opened])
     listed = _has_lists(engine, shard, batch.slots)
     for e in np.flatnonzero((awaited | listed) & fresh).tolist():
-        if opened[e]:
-            _open(engine, shard, batch, admitted, before, e)
+        slot, row = int(batch.slots[e]), int(batch.rows[e])
+        found = None
         if listed[e]:
-            _mark(engine, shard, batch, e)
-        exposure = shard.exposures.find(int(batch.slots[e]), int(batch.rows[e]))
+            code = int(engine.replica.hashes[row])
+            found = shard.served.find(engine.users.key_of(slot), code, int(batch.at_ms[e]))
+        if opened[e]:
+            _open(engine, shard, batch, admitted, before, found, e)
+        if found is not None:
+            _mark(*found, int(batch.kinds[e]))
+        exposure = shard.exposures.find(slot, row)
         if exposure is not None:
             _note(exposure, batch, bool(liked[e]), engine.options.signals.skipped_share, e)
     close(engine, shard)
@@ -114,11 +119,19 @@ def _is_shown(kinds: UInt8Array, counts: Int32Array) -> BoolArray:
     return shown
 
 
-def _open(engine: Engine, shard: Shard, batch: Events, admitted: Admitted, before: Before, e: int) -> None:
+def _open(
+    engine: Engine,
+    shard: Shard,
+    batch: Events,
+    admitted: Admitted,
+    before: Before,
+    found: tuple[ServedList, int] | None,
+    e: int,
+) -> None:
+    """Wait for what follows event `e`; `found` is the list that it follows and the place there, if it is known."""
     slot, row = int(batch.slots[e]), int(batch.rows[e])
     users, replica = engine.users, engine.replica
     key, code = users.key_of(slot), int(replica.hashes[row])
-    found = shard.served.find(key, code, int(batch.at_ms[e]))
     if found is not None and found[0].inputs is not None:
         inputs = found[0].inputs[found[1]].copy()
     else:
@@ -131,7 +144,7 @@ def _open(engine: Engine, shard: Shard, batch: Events, admitted: Admitted, befor
             return
         of_user = batch.slots == slot
         new = int((admitted.outcome[of_user] == POSITIVE).sum())
-        positives = int((users.seen(slot) & np.uint64(1)).sum()) - new
+        positives = positives_in(users, slot) - new
         behaviour = behaviour_of(before.counts[e], max(positives, 0), int(before.last_ms[e]), int(batch.at_ms[e]))
         inputs = inputs_of(engine, rows, behaviour, described)[0]
     inputs[_PLACE] = 0.0 if found is None else np.log1p(found[1])
@@ -141,14 +154,9 @@ def _open(engine: Engine, shard: Shard, batch: Events, admitted: Admitted, befor
         users.awaited[slot] = min(int(users.awaited[slot]) + 1, 255)
 
 
-def _mark(engine: Engine, shard: Shard, batch: Events, e: int) -> None:
-    """Note in the list that was served what is known of its places."""
-    slot, row = int(batch.slots[e]), int(batch.rows[e])
-    found = shard.served.find(engine.users.key_of(slot), int(engine.replica.hashes[row]), int(batch.at_ms[e]))
-    if found is None:
-        return
-    served, place = found
-    if batch.kinds[e] == IMPRESSION:
+def _mark(served: ServedList, place: int, kind: int) -> None:
+    """Note in a list that was served what is known of its places."""
+    if kind == IMPRESSION:
         served.impressions = True
     else:
         served.engaged[place] = True
@@ -224,7 +232,7 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]
     for record in due(shard, topic, records):
         try:
             key, listed = decode_list(record.key, record.value)
-            if listed.names != _NAMES:
+            if listed.names != INPUT_NAMES:
                 raise BadList("the inputs are of another release")
             inputs = listed.matrix()
             if inputs is not None and (inputs.shape[1] != len(INPUTS) or not np.isfinite(inputs).all()):

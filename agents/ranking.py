@@ -8,7 +8,7 @@ nothing.
 import numpy as np
 
 from online_models.base import Context
-from online_models.counters import uniforms
+from online_models.counters import in_partition, uniforms
 from online_models.features import FEATURES
 from state import ranking
 from state.engine import Engine
@@ -61,7 +61,7 @@ def learn(
     """
     numbers = shard.totals["positives"] + np.arange(1, len(rows) + 1)
     # By the number of the positive, so that it does not matter what batches there are.
-    seeds = (np.uint64(shard.partition) << np.uint64(40)) + numbers.astype(np.uint64)
+    seeds = in_partition(shard.partition, numbers)
     granted = shard.ranker_quota.take(engine.replica.stream_ms, min(len(rows), LESSONS_AT_ONCE))
     passes, before = admitted.passes[first], admitted.before[first]
     for e in np.flatnonzero(drawn(engine.options.seed, seeds, granted)).tolist():

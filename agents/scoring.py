@@ -17,16 +17,17 @@ import numpy as np
 import structlog
 
 from agents.budget import Budget
+from agents.events import Events
 from agents.windows import BELOW_ERRORS, CLEAR_ERRORS, WINDOWS, Sample, Windows
 from online_models.base import Context
-from online_models.counters import uniforms
+from online_models.counters import in_partition, uniforms
 from online_models.popularity import HALF_LIVES
 from state import ranking
 from state.arms import ABSENT, COMPONENTS, decayed, place_in, position
 from state.engine import Engine
 from state.lists import rank
 from state.shard import Shard
-from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt8Array, UInt64Array
+from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt8Array
 from state.users import HOURLY_MAX
 
 log = structlog.get_logger(__name__)
@@ -79,22 +80,12 @@ class Scorer:
         """Records to learn at once, at most `most`: so many that ranking all positives among them does not hold the loop for long."""
         return min(most, BATCH_OF_ALL) if self.budget.share >= 1.0 else most
 
-    def score(
-        self,
-        engine: Engine,
-        shard: Shard,
-        offsets: Int64Array,
-        slots: Int32Array,
-        rows: Int32Array,
-        at_ms: Int64Array,
-        event_ids: UInt64Array,
-        liked: UInt8Array,
-    ) -> None:
+    def score(self, engine: Engine, shard: Shard, events: Events, liked: UInt8Array) -> None:
         """Rank for a sample of a micro-batch's first positives; to be called before the batch changes anything.
 
         Parameters
         ----------
-        offsets, slots, rows, at_ms, event_ids : of all events of the batch, as in `agents.users.Events`
+        events : all of the batch
         liked : uint8, shape (m,); 1 for a positive of a video that is not deleted
         """
         if self.budget.share <= 0.0:
@@ -104,13 +95,14 @@ class Scorer:
             return
         self.budget.begin()
         before = self.windows.scored
-        drawn = self._draw(shard.partition, offsets[found])
+        drawn = self._draw(shard.partition, events.offsets[found])
         self.wanted += len(found)
         for e in found[drawn].tolist():
             self.drawn += 1
             try:
-                if _is_first(engine, e, slots, rows, event_ids, liked):
-                    self._add(self._ranked(engine, int(slots[e]), int(rows[e]), _row_start(e, slots, rows, at_ms)))
+                if _is_first(engine, events, e, liked):
+                    slot, row = int(events.slots[e]), int(events.rows[e])
+                    self._add(self._ranked(engine, slot, row, _row_start(events, e)))
             except Exception as error:  # noqa: BLE001 - what only measures must not stop what learns; it is counted, and said once
                 self._failed(error)
         self.budget.end(self.windows.scored - before)
@@ -121,8 +113,7 @@ class Scorer:
         By a hash of their places in the log: neither who nor what it is, nor where it stands in the batch, makes it more likely.
         """
         rate = self.budget.rate(len(offsets))
-        numbers = (np.uint64(partition) << np.uint64(40)) + offsets.astype(np.uint64)
-        chosen: BoolArray = uniforms(self._seed, numbers) < rate
+        chosen: BoolArray = uniforms(self._seed, in_partition(partition, offsets)) < rate
         return chosen
 
     def _failed(self, error: Exception) -> None:
@@ -224,20 +215,19 @@ def situation(engine: Engine, slot: int, row: int) -> tuple[Context, BoolArray]:
     return context, allowed
 
 
-def _is_first(
-    engine: Engine, e: int, slots: Int32Array, rows: Int32Array, event_ids: UInt64Array, liked: UInt8Array
-) -> bool:
+def _is_first(engine: Engine, events: Events, e: int, liked: UInt8Array) -> bool:
     """Whether event `e` will be its pair's first positive, and teach what all users share."""
-    users, slot, row = engine.users, int(slots[e]), rows[e]
-    if (liked[:e].astype(np.bool_) & (slots[:e] == slot) & (rows[:e] == row)).any():
+    users, slot, row = engine.users, int(events.slots[e]), events.rows[e]
+    if (liked[:e].astype(np.bool_) & (events.slots[:e] == slot) & (events.rows[:e] == row)).any():
         return False
-    if (users.recent[slot] == event_ids[e]).any() or users.in_hour[slot] >= HOURLY_MAX:
+    if (users.recent[slot] == events.event_ids[e]).any() or users.in_hour[slot] >= HOURLY_MAX:
         return False
     return not bool((users.seen(slot) == (engine.replica.hashes[row] | np.uint64(1))).any())
 
 
-def _row_start(e: int, slots: Int32Array, rows: Int32Array, at_ms: Int64Array) -> int:
+def _row_start(events: Events, e: int) -> int:
     """Place in the batch of the first event of the log's row that event `e` belongs to: one user, video and time."""
+    slots, rows, at_ms = events.slots, events.rows, events.at_ms
     start = e
     while start > 0 and (slots[start - 1], rows[start - 1], at_ms[start - 1]) == (slots[e], rows[e], at_ms[e]):
         start -= 1

@@ -169,7 +169,7 @@ def _learn(
     before = feedback.Before.of(engine, slots)
     if scorer is not None:
         # Before anything of the batch is known: that is what a list is made of.
-        scorer.score(engine, shard, events.offsets, slots, rows, at_ms, events.event_ids, liked)
+        scorer.score(engine, shard, events, liked)
 
     admitted = users.admit(slots, rows, replica.hashes[rows], events.event_ids, kinds, acts, liked, at_ms, alive)
     outcome = admitted.outcome

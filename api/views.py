@@ -17,20 +17,19 @@ from api.middleware import answer
 from api.producer import LogWriter
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
 from infra import metrics
-from online_models.heads import INPUTS
 from state.errors import StateError
 from state.lists import Served, list_inputs, recommend, similar, trending
+from state.prediction import INPUT_NAMES
 from topics import catalog, specs
 from topics.ids import is_id
 from topics.interactions import decode_value, encode, require_time
 from topics.partitions import partition_of
-from topics.recommendations import MAX_PLACES, encode_list, hash_names
+from topics.recommendations import MAX_PLACES, encode_list
 from topics.rejected import Rejected
 
 DEFAULT_N = 10
 MAX_N = 200
 MAX_EVENTS = 1000
-INPUT_NAMES = hash_names(INPUTS)
 
 
 class ApiView(View):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agents.feedback import CLICK_WATCH_S
 from cli.prequential import Evaluator, pairs_of
 from ingestion.event_table import EventTable
 from online_models.base import Behaviour
@@ -18,6 +19,7 @@ from online_models.features import MISSING, Votes
 from online_models.heads import HEADS, INPUTS
 from state import ranking
 from state.behaviour import behaviour_in
+from state.engine import DAY_MS
 from state.exposures import WINDOW_MS
 from state.prediction import inputs_of
 from state.types import BoolArray, Float32Array, Float64Array, Int64Array
@@ -44,7 +46,6 @@ TREE_OPTIONS: Mapping[str, Any] = {
     "verbose": -1,
 }
 RESAMPLES = 200
-DAY_MS = 86_400_000
 
 Progress = Callable[[str, int, int], None]
 
@@ -127,7 +128,7 @@ def impressions_of(table: EventTable, positive: BoolArray) -> Exposed:
         return label
 
     watch = codes == event_code("watch")
-    needed = np.where(table.duration_seconds > 0, np.minimum(table.duration_seconds, 7.0), 7.0)
+    needed = np.where(table.duration_seconds > 0, np.minimum(table.duration_seconds, CLICK_WATCH_S), CLICK_WATCH_S)
     clicked = (codes == event_code("view")) | (watch & ~(table.watch_seconds < needed))
     default = DEFAULT_SIGNALS.signals(codes, table.watch_seconds, table.duration_seconds).positive
     labels = {

@@ -5,7 +5,7 @@ SplitMix64's finaliser (Steele et al. 2014) over 64-bit counters; normal deviate
 
 import numpy as np
 
-from online_models.base import FACTORS, Float32Array, Float64Array, UInt64Array
+from online_models.base import FACTORS, Float32Array, Float64Array, Int64Array, UInt64Array
 
 GAMMA = 0x9E3779B97F4A7C15
 """SplitMix64's increment: spreads neighbouring counters over all 64 bits."""
@@ -20,6 +20,11 @@ def mix64(counters: UInt64Array) -> UInt64Array:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def in_partition(partition: int, numbers: Int64Array) -> UInt64Array:
+    """Counters for places or numbers (int64, shape (m,)) of a partition's log: no two partitions share one."""
+    return (np.uint64(partition) << np.uint64(40)) + numbers.astype(np.uint64)
 
 
 def seed_key(seed: int) -> int:

@@ -25,7 +25,11 @@ def behaviour_of(counts: Int32Array, positives: int, last_ms: int, at_ms: int) -
     return Behaviour(float(tries), float(positives), float(counts[LIKED]), float(counts[WATCHED]), idle_s)
 
 
+def positives_in(users: Users, slot: int) -> int:
+    """First positives of the user in `slot`, as far as their seen set holds them."""
+    return int((users.seen(slot) & np.uint64(1)).sum())
+
+
 def behaviour_in(users: Users, slot: int, at_ms: int) -> Behaviour:
     """Behaviour of the user in `slot` as of `at_ms`."""
-    positives = int((users.seen(slot) & np.uint64(1)).sum())
-    return behaviour_of(users.counts[slot], positives, int(users.last_ms[slot]), at_ms)
+    return behaviour_of(users.counts[slot], positives_in(users, slot), int(users.last_ms[slot]), at_ms)

@@ -325,7 +325,7 @@ class Users:
 
     def peek(self, user_id: str) -> int | None:
         """The user's slot if they are in memory; creates nothing."""
-        return self._slot_of.get(user_id.encode())
+        return self.peek_key(user_id.encode())
 
     def peek_key(self, key: bytes) -> int | None:
         """`peek`, for an id as UTF-8."""
