@@ -119,10 +119,6 @@ class HeadraceApp(faust.App):
             for topic in self.shard_topics.inputs
         }
 
-    def is_urgent(self, tp: TP) -> bool:
-        """Whether what is fetched of it goes before all else: evidence, which is old news behind a backlog of events."""
-        return bool(tp.topic == self.shard_topics.evidence)
-
     async def take_over(self, partitions: set[int]) -> None:
         """Own exactly `partitions`."""
         for partition in set(self.engine.shards) - partitions:

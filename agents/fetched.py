@@ -4,13 +4,10 @@ aiokafka makes a Python object of each record (a third of all the time of a work
 batches are checked, decompressed and kept as they are, and a compiled loop finds the records in them. Always holds, as in
 aiokafka: a batch with a wrong checksum is an error and is fetched again, control batches and those of aborted transactions are
 passed over, and the position behind a fetch is that behind its last batch, whatever compaction has taken out.
-
-Where more waits than is taken at once, aiokafka empties one partition's fetch before the next, and shards would run thousands of
-events ahead of each other. Here each gives a slice in turn, and what is urgent goes before all else.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -39,16 +36,12 @@ _DECODERS = {
 }
 
 
-#: Records of one partition that are taken at once.
-SLICE = 1000
-
-
-def read_columns(consumer: aiokafka.AIOKafkaConsumer, urgent: Callable[[TopicPartition], bool]) -> None:
-    """Let a started consumer's fetches come as `RecordBatch`es, from `getmany` of its fetcher, `urgent` partitions first."""
+def read_columns(consumer: aiokafka.AIOKafkaConsumer) -> None:
+    """Let a started consumer's fetches come as `RecordBatch`es, from `getmany` of its fetcher."""
     fetcher = consumer._fetcher
     answers = _Answers(fetcher._client)
     fetcher._client = answers
-    fetcher._records = Fetched(answers, urgent)
+    fetcher._records = _Fetched(answers)
 
 
 class _Answers:
@@ -72,6 +65,19 @@ class _Answers:
         return answer
 
 
+class _Fetched(dict[Any, Any]):
+    """aiokafka's fetches by partition."""
+
+    def __init__(self, answers: _Answers) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if isinstance(result, FetchResult):
+            result.getall = partial(_take, result, _Waiting(self._answers.raw.pop(tp), result._partition_records))
+        super().__setitem__(tp, result)
+
+
 class _Waiting:
     """What a fetch brought of a partition and nobody has taken yet."""
 
@@ -91,33 +97,6 @@ class _Waiting:
         ended = not len(self._records)
         self._fetched.next_fetch_offset = self._end if ended else int(taken.offsets[-1]) + 1
         return taken, ended
-
-
-class Fetched(dict[Any, Any]):
-    """aiokafka's fetches by partition, in the order in which they are to be taken."""
-
-    def __init__(self, answers: _Answers, urgent: Callable[[TopicPartition], bool]) -> None:
-        super().__init__()
-        self._answers = answers
-        self._urgent = urgent
-
-    def __setitem__(self, tp: Any, result: Any) -> None:
-        if isinstance(result, FetchResult):
-            waiting = _Waiting(self._answers.raw.pop(tp), result._partition_records)
-            result.getall = partial(self._take, tp, result, waiting)
-        super().__setitem__(tp, result)
-
-    def keys(self) -> Any:
-        """Urgent partitions, then those that have waited longest for their turn; the fetcher takes in this order."""
-        tps = list(super().keys())
-        return dict.fromkeys([*filter(self._urgent, tps), *tps]).keys()
-
-    def _take(self, tp: Any, result: Any, waiting: _Waiting, max_records: int | None = None) -> RecordBatch | list[Any]:
-        """`FetchResult.getall`, of a slice; what is left waits behind all others."""
-        taken = _take(result, waiting, SLICE if max_records is None else min(max_records, SLICE))
-        if tp in self:
-            super().__setitem__(tp, self.pop(tp))
-        return taken
 
 
 def _take(result: Any, waiting: _Waiting, max_records: int | None = None) -> "RecordBatch | list[Any]":

@@ -19,7 +19,7 @@ from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
 #: Faust notices a dead worker after this; stock takes a minute.
 SESSION_TIMEOUT_S = 10.0
-#: Batches of up to `agents.fetched.SLICE` records that wait for an agent; what is fetched behind them waits for a place among them.
+#: Batches of up to 4,000 records that wait for an agent; at Faust's 4,096, a replay would hold millions of records in memory.
 BUFFERED_BATCHES = 16
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
@@ -13,7 +13,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from agents.fetched import SLICE, Fetched, _Answers, _take, _Waiting
+from agents.fetched import _Answers, _take, _Waiting
 
 TP = TopicPartition("t", 0)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
@@ -194,69 +194,3 @@ async def test_the_bytes_of_the_latest_fetch_are_kept_and_handed_over_once() -> 
     assert answers.raw == {TP: b"first", TopicPartition("t", 1): b"second"}
     await answers.send(1, "again")
     assert answers.raw == {TP: b"third"}
-
-
-class Assignment:
-    """aiokafka's, of partitions that nobody pauses or seeks."""
-
-    active = True
-
-    def __init__(self) -> None:
-        self._states: dict[TopicPartition, Any] = {}
-
-    def state_value(self, tp: TopicPartition) -> Any:
-        if tp not in self._states:
-            state = SimpleNamespace(position=0, paused=False)
-            state.consumed_to = lambda position: setattr(state, "position", position)
-            self._states[tp] = state
-        return self._states[tp]
-
-
-class Backlog:
-    """Fetches of several partitions, taken by aiokafka's own fetcher."""
-
-    def __init__(self, waiting: dict[TopicPartition, int]) -> None:
-        answers = _Answers(None)
-        self._records = Fetched(answers, lambda tp: tp.topic == "urgent")
-        self._wait_consume_future = None
-        self._subscriptions = SimpleNamespace(reassignment_in_progress=False, is_assigned=lambda _tp: True)
-        self._assignment = Assignment()
-        for tp, n in waiting.items():
-            self.bring(tp, n, answers)
-
-    def bring(self, tp: TopicPartition, n: int, answers: _Answers) -> None:
-        first = self._assignment.state_value(tp).position
-        answers.raw[tp] = bytes(batch(first, [b"v"] * n))
-        records = PartitionRecords(tp, MemoryRecords(answers.raw[tp]), [], first, None, None, True, READ_COMMITTED)
-        self._records[tp] = FetchResult(tp, assignment=self._assignment, partition_records=records, backoff=0)
-
-    def _notify(self, _future: object) -> None:
-        pass
-
-    async def take(self, most: int) -> dict[str, list[int]]:
-        """First and last offset by partition, in order."""
-        found = await Fetcher.fetched_records(self, None, 0, most)
-        return {f"{tp.topic}{tp.partition}": [r[0].offset, r[-1].offset] for tp, r in found.items()}
-
-
-async def test_each_partition_gives_a_slice_in_turn_and_the_urgent_go_first() -> None:
-    backlog = Backlog({TopicPartition("t", n): 3 * SLICE for n in range(3)} | {TopicPartition("urgent", 7): 5})
-    assert await backlog.take(2 * SLICE) == {"urgent7": [0, 4], "t0": [0, SLICE - 1], "t1": [0, SLICE - 6]}
-    assert await backlog.take(2 * SLICE) == {"t2": [0, SLICE - 1], "t0": [SLICE, 2 * SLICE - 1]}
-    taken = {"t0": 2 * SLICE, "t1": SLICE - 5, "t2": SLICE}
-    while found := await backlog.take(SLICE + 10):
-        for name, (low, high) in found.items():
-            assert low == taken[name]
-            taken[name] = high + 1
-        # Nobody is far ahead of the others who have something left.
-        left = [n for n in taken.values() if n < 3 * SLICE]
-        assert not left or max(taken.values()) - min(left) <= 2 * SLICE
-    assert set(taken.values()) == {3 * SLICE}
-    assert not backlog._records
-
-
-async def test_what_a_fetch_brings_later_is_taken_before_what_waits() -> None:
-    backlog = Backlog({TopicPartition("t", 0): 3 * SLICE})
-    assert await backlog.take(SLICE) == {"t0": [0, SLICE - 1]}
-    backlog.bring(TopicPartition("urgent", 0), 2, backlog._records._answers)
-    assert list(await backlog.take(SLICE)) == ["urgent0", "t0"]

@@ -29,9 +29,6 @@ class CutApp(faust.App):
     def cut_positions(self) -> dict[TP, int]:
         return self.cut
 
-    def is_urgent(self, tp: TP) -> bool:
-        return tp.topic.startswith("urgent")
-
     def values(self, partition: int = 0) -> list[bytes]:
         return [value for where, values in self.got if where == partition for value in values]
 
