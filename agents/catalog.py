@@ -10,8 +10,9 @@ from agents.inbox import bury, due, took
 from state import rows
 from state.engine import Engine
 from state.errors import StateFull
+from state.segments import segments_of
 from state.shard import Shard
-from topics.catalog import Video, decode_user, decode_video, encode
+from topics.catalog import User, Video, decode_user, decode_video
 from topics.record_batch import RecordLike
 from topics.rejected import Reason, Rejected
 from topics.specs import USERS, VIDEOS
@@ -86,4 +87,13 @@ def _apply_user(engine: Engine, shard: Shard, record: RecordLike) -> None:
     user_id, user = decode_user(
         record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
     )
-    shard.user_rows[rows.ATTRIBUTES + user_id.encode()] = None if user is None else bytes([rows.VERSION]) + encode(user)
+    describe_user(engine, shard, user_id, user)
+
+
+def describe_user(engine: Engine, shard: Shard, user_id: str, user: User | None) -> None:
+    """Keep what is known of a user beside events, None for nothing any more; one who is in memory has it at once."""
+    key = user_id.encode()
+    shard.user_rows[rows.ATTRIBUTES + key] = None if user is None else rows.encode_attributes(user)
+    slot = engine.users.peek_key(key)
+    if slot is not None:
+        engine.users.segments[slot] = segments_of(user)

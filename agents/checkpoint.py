@@ -119,6 +119,7 @@ class ShardWriter:
         await self._producer.commit_transaction()
         # 9. Only now the disk, one write batch a store, and the slots may be evicted again.
         await asyncio.to_thread(_store, shard, taken, reached)
+        shard.stored()
         engine.users.unpin(taken.pinned)
         took = time.perf_counter() - began
         metrics.CHECKPOINT_SECONDS.observe(took)

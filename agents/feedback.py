@@ -136,7 +136,8 @@ def _open(
         inputs = found[0].inputs[found[1]].copy()
     else:
         history, passed = admitted.histories[e], admitted.passes[e]
-        context = Context(history[history >= 0], users.p[slot], engine.now(), passed[passed >= 0])
+        segments = users.segments[slot]
+        context = Context(history[history >= 0], users.p[slot], engine.now(), passed[passed >= 0], segments=segments)
         rows = np.array([row], np.int32)
         described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(replica)))
         if described.broken[0]:

@@ -70,6 +70,14 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     if positive.any():
         engine.count_positives(items[positive], at_ms[positive])
 
+    links = block.links[mine[block.links["item"]]]
+    if links["segments"].any():
+        engine.segments.apply(
+            rows[links["item"]],
+            np.ascontiguousarray(links["segments"]),
+            engine.ticks(links["at_ms"].astype(np.int64)),
+        )
+        shard.dirty_items.add(rows[links["item"]])
     _learn_links(engine, shard, named)
     _apply_steps(engine, shard, block, rows, mine)
 

@@ -95,7 +95,13 @@ def teach(
     if not replica.described(row) and not replica.counts[row].any():
         # It has come with this event: nobody could have listed it.
         return "no_candidate"
-    context = Context(history[history >= 0], engine.users.p[slot], engine.now(), passed[passed >= 0])
+    context = Context(
+        history[history >= 0],
+        engine.users.p[slot],
+        engine.now(),
+        passed[passed >= 0],
+        segments=engine.users.segments[slot],
+    )
     allowed = engine.allowed(slot)
     allowed[row] = replica.active[row]
     found = ranking.propose_with(engine, context, allowed, row)

@@ -213,7 +213,7 @@ def _teach(
 ) -> None:
     """Learn the batch's first positives: links for the neighbour tables, factor steps, the users' own vectors."""
     pending = shard.pending
-    pending.add_links(rows, histories, at_ms)
+    pending.add_links(rows, histories, at_ms, engine.users.segments[slots])
 
     known = engine.replica.active_rows()
     rng = np.random.Generator(np.random.PCG64([engine.options.seed, shard.partition, seed_offset]))

@@ -13,12 +13,12 @@ from state.engine import Engine, EngineOptions
 from state.rows import Cut
 from state.shard import Shard
 from state.store import MemoryStore
-from topics.catalog import Video, encode
+from topics.catalog import User, Video, encode
 from topics.interactions import Interaction
 from topics.interactions import encode as encode_event
 from topics.partitions import partition_of
 from topics.record_batch import Record
-from topics.specs import INTERACTIONS, VIDEOS
+from topics.specs import INTERACTIONS, USERS, VIDEOS
 
 #: As the workers' defaults have it.
 CHECKPOINT_INTERVAL_S = 0.25
@@ -50,14 +50,21 @@ class BrokerlessWorker:
 
     def publish(self, videos: Iterable[tuple[str, Video]]) -> None:
         """Put videos into the catalogue, through their agent."""
+        self._describe(VIDEOS, videos)
+
+    def describe(self, users: Iterable[tuple[str, User]]) -> None:
+        """Make known what is known of users beside events, through their agent."""
+        self._describe(USERS, users)
+
+    def _describe(self, topic: str, entries: Iterable[tuple[str, Video | User]]) -> None:
         parts: dict[int, list[Record]] = {}
-        for video_id, video in videos:
-            key = video_id.encode()
+        for entry_id, entry in entries:
+            key = entry_id.encode()
             partition = partition_of(key, self.engine.options.partitions)
-            parts.setdefault(partition, []).append(self._record(VIDEOS, partition, key, encode(video), 0))
+            parts.setdefault(partition, []).append(self._record(topic, partition, key, encode(entry), 0))
         for partition, mine in parts.items():
             for first in range(0, len(mine), CHUNK):
-                catalog.step(self.engine, self.engine.shards[partition], VIDEOS, mine[first : first + CHUNK])
+                catalog.step(self.engine, self.engine.shards[partition], topic, mine[first : first + CHUNK])
 
     def records(self, events: Iterable[Interaction]) -> list[tuple[int, Record]]:
         """Events as records of `interactions`, with their partitions; each call goes on behind the last one's offsets."""
@@ -93,6 +100,7 @@ class BrokerlessWorker:
             self._stores_at += 1
             shard.users_store.write(taken.users, self._stores_at)
             shard.items_store.write(taken.items, self._stores_at)
+            shard.stored()
             self.engine.users.unpin(taken.pinned)
             blocks += taken.blocks
         for target, block in blocks:

@@ -192,6 +192,7 @@ def learn_log(log: Log, plan: Plan) -> dict[str, Any]:
         max(positives / days, 1e-3),
     )
     worker.publish(read.videos)
+    worker.describe(read.users)
     return learn(worker, read.table.interactions(), len(read.table), plan.stretch)
 
 

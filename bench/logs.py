@@ -14,9 +14,9 @@ import pyarrow as pa
 from cli.demo_source import BESIDE
 from infra.settings import Settings
 from ingestion.event_table import EventTable
-from ingestion.source import read_event_table, read_videos
+from ingestion.source import read_event_table, read_users, read_videos
 from state.types import BoolArray
-from topics.catalog import Video
+from topics.catalog import User, Video
 
 
 class LogMissing(FileNotFoundError):
@@ -24,11 +24,12 @@ class LogMissing(FileNotFoundError):
 
 
 class Read(NamedTuple):
-    """A log in memory; `positive` is bool, shape (events,)."""
+    """A log in memory; `positive` is bool, shape (events,), `users` what is known of them beside events."""
 
     table: EventTable
     videos: list[tuple[str, Video]]
     positive: BoolArray
+    users: list[tuple[str, User]] = []  # noqa: RUF012 - never changed
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ class Log:
     events: str
     videos: str
     positive: str
+    users: str | None = None
 
     def missing(self, folder: Path) -> str:
         """What is not there, and what to do; empty where all is."""
-        for name in (self.events, self.videos):
-            if not (folder / name).exists():
+        for name in (self.events, self.videos, self.users):
+            if name is not None and not (folder / name).exists():
                 return f"no {name} in {folder}: set HEADRACE_DATA to the folder of the data sets"
         return ""
 
@@ -63,14 +65,21 @@ class Log:
         table = read_event_table(folder / self.events)
         if share < 1.0:
             table = first_of(table, share)
-        return Read(table, list(read_videos(folder / self.videos)), table.positive(self.positive))
+        users = [] if self.users is None else list(read_users(folder / self.users))
+        return Read(table, list(read_videos(folder / self.videos)), table.positive(self.positive), users)
 
 
 #: What is reported of each is frozen: other rules would make other targets.
 LOGS = {
     log.name: log
     for log in (
-        Log("kuairand", "kuairand-pure/interactions.parquet", "kuairand-pure/videos.csv", "long_view"),
+        Log(
+            "kuairand",
+            "kuairand-pure/interactions.parquet",
+            "kuairand-pure/videos.csv",
+            "long_view",
+            "kuairand-pure/users.csv",
+        ),
         Log("ml-latest-small", "ml-latest-small/ratings.csv", "ml-latest-small/movies.csv", "rating>=4"),
     )
 }

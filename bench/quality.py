@@ -94,10 +94,10 @@ def measure(log: Log, folder: Path, plan: Plan, told: Told) -> Measured:
 
 def run(read: Read, plan: Plan, progress: Callable[[str, int, int], None]) -> Study:
     """A study with all arms of the plan; what the seed does not move has run once, and counts for every seed."""
-    study = Study(read.table, read.videos, read.positive, plan.arms, plan.refit, options=OPTIONS)
+    study = Study(*read, plan.arms, plan.refit, options=OPTIONS)
     study.run(range(1, 2), progress)
     seeded = [arm for arm in study.names if arm in SEEDED]
-    more = Study(read.table, read.videos, read.positive, seeded, options=OPTIONS)
+    more = Study(*read, seeded, options=OPTIONS)
     more.run(range(2, plan.seeds + 1), progress)
     first = study.runs[0].positions
     for result in more.runs:

@@ -15,10 +15,10 @@ from rich.table import Table
 
 from cli.report import prepare, write_report
 from ingestion.event_table import DEFAULT_RULE, EventTable
-from ingestion.source import Format, read_event_table, read_videos
+from ingestion.source import Format, read_event_table, read_users, read_videos
 from state.objective import DEFAULT as DEFAULT_OBJECTIVE
 from state.objective import BadObjective, Objective
-from topics.catalog import Video
+from topics.catalog import User, Video
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 def evaluate(
     events: Annotated[Path, typer.Option(help="CSV, Parquet or JSON lines of events.")],
     videos: Annotated[Path | None, typer.Option(help="CSV, Parquet or JSON lines of the catalogue.")] = None,
+    users: Annotated[
+        Path | None, typer.Option(help="CSV, Parquet or JSON lines of what is known of users beside events.")
+    ] = None,
     format: Annotated[Format | None, typer.Option(help="Of the files; else told by their columns.")] = None,  # noqa: A002
     positive: Annotated[
         str,
@@ -82,10 +85,11 @@ def evaluate(
 
     table = read_event_table(events, format)
     catalogue = [] if videos is None else list(read_videos(videos, format))
+    about = [] if users is None else list(read_users(users, format))
     if impressions:
         if plot is not None or arms or ablate or lag:
             raise typer.BadParameter("--impressions takes no --plot, --arms, --ablate or --lag")
-        _score_impressions(events, table, catalogue, positive, warmup, seed, _words(refit), json)
+        _score_impressions(events, table, catalogue, about, positive, warmup, seed, _words(refit), json)
         return
     try:
         ordered_by = Objective.parse(objective)
@@ -105,7 +109,7 @@ def evaluate(
         options["exploration"] = exploration
     chosen = _words(arms), _words(refit), _words(ablate)
     try:
-        study = Study(table, catalogue, table.positive(positive, said), *chosen, options)
+        study = Study(table, catalogue, table.positive(positive, said), about, *chosen, options)
     except UnknownArm as error:
         raise typer.BadParameter(str(error)) from error
     with _shown(events.name) as show:
@@ -142,6 +146,7 @@ def _score_impressions(
     events: Path,
     table: EventTable,
     catalogue: list[tuple[str, Video]],
+    about: list[tuple[str, User]],
     positive: str,
     warmup: float,
     seed: int,
@@ -155,7 +160,7 @@ def _score_impressions(
     with _shown(events.name) as show:
         try:
             evaluator = ImpressionEvaluator(
-                table, catalogue, table.positive(positive), warmup=warmup, seed=seed, progress=show
+                table, catalogue, table.positive(positive), warmup=warmup, seed=seed, users=about, progress=show
             )
         except NoImpressions as error:
             raise typer.BadParameter(str(error)) from error

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents import items, users
+from agents import catalog, items
+from agents import users as users_agent
 from cli.arms import DEFAULT, HALF_LIVES, REFITTED, CountedPopularity
 from cli.positions import Positions
 from cli.refit import Refit, make
@@ -27,7 +28,7 @@ from state.rows import Cut
 from state.shard import Shard
 from state.store import MemoryStore
 from state.types import BoolArray, Int64Array
-from topics.catalog import Video
+from topics.catalog import User, Video
 from topics.evidence import EvidenceBlock
 from topics.interactions import Interaction
 from topics.signals import DEFAULT_SIGNALS, SignalTable
@@ -128,6 +129,7 @@ class Evaluator:
     without : features that the ranker does without
     objective : what lists are ordered by
     signals : what events say about taste
+    users : what is known of users beside events, from the beginning on
     progress : told what is done, of what, and how many of how many events or positives are done
     """
 
@@ -148,6 +150,7 @@ class Evaluator:
         without: Sequence[str] = (),
         objective: Objective = Objective(),  # noqa: B008 - frozen
         signals: SignalTable = DEFAULT_SIGNALS,
+        users: Iterable[tuple[str, User]] = (),
         progress: Callable[[str, int, int], None] = lambda _what, _done, _of: None,
     ) -> None:
         self.table = table
@@ -192,6 +195,8 @@ class Evaluator:
         self.engine.ranker.do_without(without)
         self._shard = Shard(0, MemoryStore(), MemoryStore(), Cut({}))
         self.engine.add_shard(self._shard)
+        for user_id, user in users:
+            catalog.describe_user(self.engine, self._shard, user_id, user)
         dated = [(video.published_ms, video_id) for video_id, video in named.items() if video.published_ms is not None]
         self._due = sorted(dated, reverse=True)
         self._undated = {video_id: video for video_id, video in named.items() if video.published_ms is None}
@@ -248,7 +253,7 @@ class Evaluator:
             events = list(self.table.interactions(low, high))
             self._publish(int(self.table.at_ms[high - 1]))
             began = time.perf_counter()
-            users.learn(self.engine, self._shard, events, range(low, high), self.positive[low:high].tolist())
+            users_agent.learn(self.engine, self._shard, events, range(low, high), self.positive[low:high].tolist())
             blocks = [block for _, block in self._shard.pending.blocks(self.engine.replica, self.engine.origin, 0)]
             self._shard.pending.clear()
             self._evidence.append((high, blocks))

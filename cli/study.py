@@ -16,7 +16,7 @@ from ingestion.event_table import EventTable
 from online_models.features import FEATURES
 from online_models.ranker import GROUPS
 from state.types import BoolArray
-from topics.catalog import Video
+from topics.catalog import User, Video
 
 
 class UnknownArm(ValueError):
@@ -29,6 +29,7 @@ class Study:
     Parameters
     ----------
     table, videos, positive : as for `Evaluator`
+    users : what is known of users beside events
     arms : names of `cli.arms.NAMES`; none: the usual ones
     refit : batch models by name: ease, als
     ablate : features or groups of features, each of which one run goes without; `all` is every group
@@ -40,12 +41,13 @@ class Study:
         table: EventTable,
         videos: Sequence[tuple[str, Video]],
         positive: BoolArray,
+        users: Sequence[tuple[str, User]] = (),
         arms: Sequence[str] = (),
         refit: Sequence[str] = (),
         ablate: Sequence[str] = (),
         options: Mapping[str, Any] = {},
     ) -> None:
-        self.table, self.videos, self.positive = table, videos, positive
+        self.table, self.videos, self.positive, self.users = table, videos, positive, users
         self.names = list(dict.fromkeys(("served", *(arms or DEFAULT), *(f"{name}_refit" for name in refit))))
         self.options = dict(options)
         unknown = [name for name in self.names if name not in NAMES]
@@ -94,6 +96,7 @@ class Study:
             seed=seed,
             arms=arms,
             without=without,
+            users=self.users,
             progress=lambda part, done, of: progress(what if part == "events" else f"{what}, {part}", done, of),
             **self.options,
         ).run()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ingestion.bad_file import BadRow
@@ -40,6 +41,11 @@ _HASHED: Final[tuple[str, ...]] = (  # every column of the log, in the order of 
     *("is_forward", "is_hate", "long_view", "play_time_ms", "duration_ms", "profile_stay_time", "comment_stay_time"),
     *("is_profile_enter", "is_rand", "tab"),
 )
+_RANGES: Final[tuple[str, ...]] = (
+    *("follow_user_num_range", "fans_user_num_range", "register_days_range", "is_video_author"),
+)
+_RANGES_OF_SOME: Final[tuple[str, ...]] = ("friend_user_num_range", "is_live_streamer")
+ENCODED_MOST: Final = 64
 _MISSING: Final = np.iinfo(np.int64).min
 _CHINA: Final = timedelta(hours=8)  # upload dates are local
 
@@ -124,10 +130,15 @@ def read_videos(path: Path) -> Iterator[tuple[str, Video]]:
 
 
 def read_users(path: Path) -> Iterator[tuple[str, User]]:
-    """Yield id and user of `user_features_*.csv`: how active they are, and ranges of what they follow."""
+    """Yield id and user of `user_features_*.csv`: how active they are, ranges of what they follow, and encoded features.
+
+    Of the encoded features, whose meaning is not published, those of at most ENCODED_MOST values in the file are taken.
+    """
     columns = Columns(path)
-    names = ("follow_user_num_range", "fans_user_num_range", "register_days_range", "is_video_author")
-    columns.require("user_id", "user_active_degree", *names)
+    columns.require("user_id", "user_active_degree", *_RANGES)
+    encoded = [name for name in columns.names if name.startswith("onehot_feat")]
+    few = [name for name in encoded if pc.count_distinct(columns.text(name, missing_ok=True)).as_py() <= ENCODED_MOST]
+    names = (*_RANGES, *(name for name in _RANGES_OF_SOME if name in columns.names), *few)
     ids = columns.text("user_id").to_pylist()
     active = columns.text("user_active_degree", missing_ok=True).to_pylist()
     attributes = [columns.text(name, missing_ok=True).to_pylist() for name in names]

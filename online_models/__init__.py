@@ -9,6 +9,7 @@ from online_models.base import ItemModel
 from online_models.content import ContentModel
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
 from online_models.popularity import Popularity
+from online_models.segments import Segments
 from online_models.sequential_mf import SequentialMF
 
 MODELS: Mapping[str, Callable[[int, int], ItemModel]] = {
@@ -17,5 +18,6 @@ MODELS: Mapping[str, Callable[[int, int], ItemModel]] = {
     "markov": lambda capacity, _seed: Neighbours(capacity, MARKOV),
     "sequential_mf": lambda capacity, seed: SequentialMF(capacity, seed),
     "content": lambda capacity, _seed: ContentModel(capacity),
+    "segments": lambda capacity, _seed: Segments(capacity),
 }
 """Model name to a function of (capacity, seed)."""

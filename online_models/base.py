@@ -33,12 +33,19 @@ HISTORY = 20
 FACTORS = 32
 """Width k of user and item vectors in `sequential_mf`."""
 
+SEGMENT_WORDS = 2
+"""64-bit words of a user's segments: one bit for each bucket that one of the user's words is hashed to."""
+
 EMPTY = -1
 """A history place or neighbour slot that holds no row."""
 
 
 class ModelError(ValueError):
     """A model was given what it cannot use."""
+
+
+NO_SEGMENTS: UInt64Array = np.zeros(SEGMENT_WORDS, np.uint64)
+NO_SEGMENTS.flags.writeable = False
 
 
 class Behaviour(NamedTuple):
@@ -67,6 +74,7 @@ class Context(NamedTuple):
     ticks : the time for which to score
     passed : int32, shape (h,), h <= 8; rows that the user was shown and went on from without liking them, newest first
     behaviour : how the user has reacted so far
+    segments : uint64, shape (SEGMENT_WORDS,); bits of the user's segments, 0 where nothing is known of them
     """
 
     history: Int32Array
@@ -74,6 +82,7 @@ class Context(NamedTuple):
     ticks: float
     passed: Int32Array = np.empty(0, np.int32)
     behaviour: Behaviour = Behaviour()
+    segments: UInt64Array = NO_SEGMENTS
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,9 @@ class ColumnSpec:
 
     def rows(self, n: int) -> Column:
         """Make `n` rows that hold the prior."""
+        if self.prior == 0:
+            # Takes memory page by page, as it is written.
+            return np.zeros((n, *self.shape), self.dtype)
         return np.full((n, *self.shape), self.prior, dtype=self.dtype)
 
 

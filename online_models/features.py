@@ -25,6 +25,7 @@ from online_models.content import STEPS, ContentModel
 from online_models.kernel import boolean, f32, f64, i8, i32, i64, kernel, part, read, u16, write
 from online_models.neighbours import Neighbours
 from online_models.popularity import COUNT_FLOOR, HALF_LIVES, LONG_AGO, Popularity
+from online_models.segments import Segments
 from online_models.sequential_mf import SequentialMF
 
 FEATURES = (
@@ -57,6 +58,7 @@ FEATURES = (
     "shown_300",
     "shown_3000",
     "passed",
+    "segment",
 )
 """Order of the columns.
 
@@ -72,6 +74,7 @@ FEATURES = (
 - `play_rate`: log of positives a time shown, pulled towards the mean
 - `shown_*`: log of the decayed count of times shown
 - `passed`: product with the mean factors of what the user has just passed over, without the item itself
+- `segment`: how much more often it is the choice of users with the user's words (see `online_models.segments`)
 """
 
 USER_INPUTS = ("length", "usual_count", "usual_age", "hour_sine", "hour_cosine")
@@ -102,6 +105,7 @@ class Models(NamedTuple):
     markov: Neighbours
     mf: SequentialMF
     content: ContentModel
+    segments: Segments
 
 
 class Votes(NamedTuple):
@@ -130,7 +134,7 @@ class Described(NamedTuple):
 
     Attributes
     ----------
-    items : float32, shape (m, 29); finite
+    items : float32, shape (m, 30); finite
     user : float32, shape (5,); finite
     broken : bool, shape (m,); the item's own numbers were not finite: it must rank last, and be seen
     """
@@ -228,6 +232,7 @@ def _sum_and_best(votes: Float32Array) -> tuple[float, float]:
     read(f32),
     read(i32, 2),
     i64,
+    read(f32),
 )
 def _describe(
     out: Float32Array,
@@ -263,9 +268,12 @@ def _describe(
     duration: Float32Array,
     counts: Int32Array,
     kind: int,
+    lifts: Float32Array,
 ) -> int:
     n = min(plays.shape[0], covisitation.shape[0])
     if not (out.shape[0] == rows.shape[0] == broken.shape[0] and covisitation.shape[0] == markov.shape[0]):
+        return 4
+    if lifts.shape[0] != rows.shape[0]:
         return 4
     if not (counts.shape[0] >= n and 0 <= kind < counts.shape[1]):
         return 4
@@ -406,6 +414,7 @@ def _describe(
                     dot -= drop * vector[k] * vector[k]
             drop *= np.float32(RECENT_DECAY)
         f[28] = spread * dot
+        f[29] = lifts[i]
         broken[i] = False
         for c in range(out.shape[1]):
             if not np.isfinite(f[c]):
@@ -446,6 +455,10 @@ def describe(
     z = models.mf.user_vector(context.p, context.history)
     z[~np.isfinite(z)] = 0.0
     taste = models.content.user_vector(context.history)
+    if context.segments.any():
+        lifts = models.segments.lifts(rows, context.segments, context.ticks)
+    else:
+        lifts = np.full(len(rows), MISSING, np.float32)
     described = Described(
         np.empty((len(rows), len(FEATURES)), np.float32),
         np.empty(len(USER_INPUTS), np.float32),
@@ -484,6 +497,7 @@ def describe(
             content["duration"],
             counts,
             shown_kind,
+            lifts,
         )
     )
     return described

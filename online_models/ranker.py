@@ -49,6 +49,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "usual": ("usual_popularity", "usual_age", "count_by_usual"),
         "shown": ("shown_300", "shown_3000", "play_rate"),
         "passed": ("passed",),
+        "segment": ("segment",),
     }
 )
 """Features that belong together, for ablations."""

@@ -71,6 +71,14 @@ def _content(engine: Engine, context: Context, n: int) -> Scores:
     return Scores(out.astype(np.float64), engine.popularity.columns["plays"][:n])
 
 
+def _segment(engine: Engine, context: Context, n: int) -> Scores:
+    plays = engine.popularity.columns["plays"][:n]
+    if not context.segments.any():
+        return Scores(plays)
+    scores = engine.segments.score_many(context, np.arange(n, dtype=np.int32))
+    return Scores(scores.astype(np.float64), plays)
+
+
 COMPONENTS: Mapping[str, Component] = {
     "popularity": _popularity,
     "item_knn": _item_knn,
@@ -78,6 +86,7 @@ COMPONENTS: Mapping[str, Component] = {
     "markov": _markov,
     "content": _content,
     "shown": _shown,
+    "segment": _segment,
 }
 """Arms that the engine's own models make, by name."""
 

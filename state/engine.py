@@ -18,6 +18,7 @@ from online_models.neighbours import COVISITATION, MARKOV, Neighbours
 from online_models.parts import SharedModel
 from online_models.popularity import Popularity
 from online_models.ranker import Ranker
+from online_models.segments import Segments
 from online_models.sequential_mf import SequentialMF
 from state import rows
 from state.behaviour import behaviour_in
@@ -27,6 +28,7 @@ from state.index import ItemIndex
 from state.objective import Objective
 from state.quota import Quota
 from state.replica import Replica
+from state.segments import segments_of
 from state.shard import Shard
 from state.types import BoolArray, Float64Array, Int32Array, Int64Array
 from state.users import Users
@@ -82,7 +84,8 @@ class Engine:
         self.markov = Neighbours(0, MARKOV, self.popularity)
         self.mf = SequentialMF(0, options.seed)
         self.content = ContentModel(0)
-        self.models = Models(self.popularity, self.covisitation, self.markov, self.mf, self.content)
+        self.segments = Segments(0)
+        self.models = Models(self.popularity, self.covisitation, self.markov, self.mf, self.content, self.segments)
         self.ranker = Ranker(options.seed)
         self.heads = Heads()
         #: Models of which each shard has a part, by the key of its row.
@@ -129,7 +132,8 @@ class Engine:
             # They are about to go on from it.
             passed = np.append(opened, passed[passed != opened])[: len(passed)]
         behaviour = behaviour_in(self.users, slot, self.replica.stream_ms)
-        return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0], behaviour)
+        segments = self.users.segments[slot]
+        return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0], behaviour, segments)
 
     def stranger(self) -> Context:
         """What scoring knows of a user it has never met."""
@@ -169,11 +173,16 @@ class Engine:
 
     def _load_user(self, users: Users, key: bytes, slot: int) -> bool:
         shard = self.shards.get(int(users.partition[slot]))
-        data = None if shard is None else shard.users_store.get(rows.USER + key)
-        if data is None:
+        if shard is None:
             return False
-        rows.decode_user(data, users, slot, self.replica)
-        return True
+        about = shard.row_of_user(rows.ATTRIBUTES + key)
+        if about is not None:
+            users.segments[slot] = segments_of(rows.decode_attributes(about))
+        data = shard.users_store.get(rows.USER + key)
+        if data is not None:
+            rows.decode_user(data, users, slot, self.replica)
+        # Of a user without events something may be known all the same.
+        return data is not None or bool(users.segments[slot].any())
 
     def _load_items(self, shard: Shard) -> None:
         self.take_rows(list(shard.items_store.scan(b"")))
@@ -243,6 +252,7 @@ class Engine:
         n = len(self.replica)
         if self.charts.due(n):
             self.charts.make(self.popularity, self.replica.active[:n], self.now())
+            self.segments.weigh(self.now(), n)
 
     def count_shown(self, rows: Int32Array, at_ms: Int64Array) -> None:
         """Users went on from `rows` (int32, shape (m,)) at these event times (int64 ms, shape (m,))."""

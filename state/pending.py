@@ -13,7 +13,7 @@ from numba import njit, types
 
 from online_models.factor_steps import FactorSteps
 from state.replica import Replica
-from state.types import AnyArray, BoolArray, Int32Array, Int64Array
+from state.types import AnyArray, BoolArray, Int32Array, Int64Array, UInt64Array
 from topics.evidence import EVENT, FACTORS, LINK, STEP, EvidenceBlock
 
 #: A block stays below a broker's default limit of 1 MB a record, its list of ids included.
@@ -43,10 +43,10 @@ class Pending:
         self.events.append(packed)
         self._listed_bytes += packed.nbytes
 
-    def add_links(self, items: Int32Array, histories: Int32Array, at_ms: Int64Array) -> None:
-        """Users' first positives of videos, with their positives before; shapes (m,), (m, HISTORY), (m,)."""
+    def add_links(self, items: Int32Array, histories: Int32Array, at_ms: Int64Array, segments: UInt64Array) -> None:
+        """Users' first positives of videos, with their positives before and segments; shapes (m,), (m, HISTORY), (m,), (m, words)."""
         packed = np.empty(len(items), LINK)
-        packed["item"], packed["history"], packed["at_ms"] = items, histories, at_ms
+        packed["item"], packed["history"], packed["at_ms"], packed["segments"] = items, histories, at_ms, segments
         self.links.append(packed)
         self._listed_bytes += packed.nbytes
 

@@ -16,12 +16,12 @@ from state.errors import SchemaMismatch
 from state.replica import FACTOR_COLUMNS, Replica
 from state.types import AnyArray, Float64Array, Int32Array, UInt64Array
 from state.users import KINDS, PASSED, RECENT_IDS, Users
-from topics.catalog import Video, decode_video_value, encode
-from topics.evidence import FACTORS
+from topics.catalog import User, Video, decode_user_value, decode_video_value, encode
+from topics.evidence import FACTORS, SEGMENT_WORDS
 
 VERSION = 1
 #: Of the rows of users and videos.
-LEARNED_VERSION = 2
+LEARNED_VERSION = 3
 #: Of a cut whose neighbour lists are behind.
 LISTS_VERSION = 2
 
@@ -33,7 +33,7 @@ ITEM, NEIGHBOURS, VIDEO, DELETED = b"i:", b"n:", b"m:", b"d:"
 #: The shard's parts of the ranker and of the heads. They lie with the videos, which every worker reads of every shard.
 RANKER_KEY, HEADS_KEY = b"!ranker", b"!heads"
 #: Versions of these rows: another one with every change of the features.
-PART_VERSIONS = {RANKER_KEY: 1, HEADS_KEY: 1}
+PART_VERSIONS = {RANKER_KEY: 2, HEADS_KEY: 2}
 
 _USER = np.dtype(
     [
@@ -68,6 +68,8 @@ _ITEM = np.dtype(
         ("acc", "<f4"),
     ]
 )
+#: Behind the row of a video that users with segments have chosen.
+_SEGMENTS = np.dtype([("at", "<f8"), ("counts", "<f4", (64 * SEGMENT_WORDS + 1,))])
 _LIST = np.dtype(
     [("version", "u1"), ("covisits", "<u2"), ("covisits_at", "<f8"), ("markov", "<u2"), ("markov_at", "<f8")]
 )
@@ -224,8 +226,23 @@ def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]
     for name in FACTOR_COLUMNS:
         packed[name] = replica.base[name][rows]
     whole, size = packed.tobytes(), _ITEM.itemsize
+    tails = _packed_segments(replica, rows)
     ids = replica.ids_of(rows.tolist())
-    return [(ITEM + video_id.encode(), whole[i * size : (i + 1) * size]) for i, video_id in enumerate(ids)]
+    return [
+        (ITEM + video_id.encode(), whole[i * size : (i + 1) * size] + tails.get(i, b""))
+        for i, video_id in enumerate(ids)
+    ]
+
+
+def _packed_segments(replica: Replica, rows: Int32Array) -> dict[int, bytes]:
+    """What rows hold of segments, by place; most hold nothing where users have none."""
+    columns = replica.models["segments"].columns
+    held = np.flatnonzero(columns["counts"][rows, -1] > 0)
+    packed = np.empty(len(held), _SEGMENTS)
+    for name in _SEGMENTS.names or ():
+        packed[name] = columns[name][rows[held]]
+    whole, size = packed.tobytes(), _SEGMENTS.itemsize
+    return {place: whole[i * size : (i + 1) * size] for i, place in enumerate(held.tolist())}
 
 
 def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
@@ -235,7 +252,14 @@ def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Arr
     rows = replica.rows_of([video_id for video_id, _ in records])
     if not len(rows):
         return rows
-    packed = np.frombuffer(b"".join(data for _, data in records), _ITEM)
+    size = _ITEM.itemsize
+    packed = np.frombuffer(b"".join(data[:size] for _, data in records), _ITEM)
+    segments = replica.models["segments"].columns
+    segments["counts"][rows[segments["counts"][rows, -1] != 0]] = 0
+    held = [i for i, (_, data) in enumerate(records) if len(data) > size]
+    tails = np.frombuffer(b"".join(records[i][1][size:] for i in held), _SEGMENTS)
+    for name in _SEGMENTS.names or ():
+        segments[name][rows[held]] = tails[name]
     popularity = replica.models["popularity"].columns
     for name in _POPULARITY:
         popularity[name][rows] = packed[name]
@@ -332,6 +356,17 @@ def decode_part(key: bytes, data: bytes) -> tuple[int, Float64Array]:
     check_version(data[0], PART_VERSIONS[key])
     head = np.frombuffer(data, _PART, 1)[0]
     return int(head["partition"]), np.frombuffer(data, "<f8", int(head["size"]), _PART.itemsize).astype(np.float64)
+
+
+def encode_attributes(user: User) -> bytes:
+    """What is known of a user beside events as a row: the layout's version, then the record as it travels."""
+    return bytes([VERSION]) + encode(user)
+
+
+def decode_attributes(data: bytes) -> User:
+    """Read a row of attributes. Raises SchemaMismatch for another version."""
+    check_version(data[0])
+    return decode_user_value(data[1:])
 
 
 def encode_video_row(video: Video) -> bytes:

@@ -82,6 +82,7 @@ class Shard:
         self.dirty_users = Marks()
         self.dirty_items = Changed()
         self.dirty_neighbours = Changed()
+        self._under_way: dict[bytes, bytes | None] = {}
         self._fresh()
 
     def _fresh(self) -> None:
@@ -162,8 +163,20 @@ class Shard:
             cut=cut,
             pinned=changed,
         )
+        self._under_way = self.user_rows
         self._fresh()
         return taken
+
+    def stored(self) -> None:
+        """What the last swap took is in the stores."""
+        self._under_way = {}
+
+    def row_of_user(self, key: bytes) -> bytes | None:
+        """A row of attributes as it is now, if the store has an older one still."""
+        for rows_ in (self.user_rows, self._under_way):
+            if key in rows_:
+                return rows_[key]
+        return self.users_store.get(key)
 
     def _parts(self) -> list[Row]:
         """The shard's parts of the models that lessons have changed."""

@@ -14,6 +14,7 @@ from numba import njit
 from state.errors import StateFull
 from state.growth import grown_size
 from state.types import AnyArray, BoolArray, Float32Array, Int32Array, Int64Array, UInt8Array, UInt64Array
+from topics.evidence import SEGMENT_WORDS
 
 #: Latest positives kept a user, newest first; the models look no further back (models.md, co-visitation).
 HISTORY = 20
@@ -289,6 +290,7 @@ class Users:
         grown("pins", (), np.int32)
         grown("partition", (), np.int32, -1)
         grown("awaited", (), np.uint8)
+        grown("segments", (SEGMENT_WORDS,), np.uint64)
 
     p: Float32Array  #: (capacity, k) factors
     pacc: Float32Array  #: (capacity,) AdaGrad accumulators
@@ -312,6 +314,7 @@ class Users:
     pins: Int32Array
     partition: Int32Array  #: (capacity,) the shard that owns the user
     awaited: UInt8Array  #: (capacity,) exposures whose outcome is waited for
+    segments: UInt64Array  #: (capacity, SEGMENT_WORDS) bits of what `state.segments` makes of the attributes
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -408,6 +411,7 @@ class Users:
             self.last_ms,
             self.pins,
             self.awaited,
+            self.segments,
         ):
             array[slot] = 0
         self.history[slot] = -1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from topics.ids import are_ids
 from topics.interactions import EVENTS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: Width of the factor vectors; a block with another width is of another model.
 FACTORS = 32
 
@@ -22,10 +22,15 @@ FACTORS = 32
 SHOWN = 11
 #: One accepted event of a video: its kind, whether it was the pair's first positive, and when.
 EVENT = np.dtype([("item", "<u4"), ("kind", "u1"), ("positive", "u1"), ("at_ms", "<i8")])
+#: 64-bit words of a user's segments, one bit a bucket.
+SEGMENT_WORDS = 2
 #: Positives before an event that are sent with it; the models look no further back.
 HISTORY = 20
-#: A user's first positive of a video, with the positives before it, newest first, -1 for none: what neighbour lists learn from.
-LINK = np.dtype([("item", "<u4"), ("history", "<i4", (HISTORY,)), ("at_ms", "<i8")])
+#: A user's first positive of a video, with the positives before it, newest first, -1 for none, from which neighbour lists learn, and
+#: with the user's segments.
+LINK = np.dtype(
+    [("item", "<u4"), ("history", "<i4", (HISTORY,)), ("at_ms", "<i8"), ("segments", "<u8", (SEGMENT_WORDS,))]
+)
 #: The summed factor steps of one video since the sender's last block.
 STEP = np.dtype([("item", "<u4"), ("q", "<f4", (FACTORS,)), ("b", "<f4"), ("acc", "<f4")])
 

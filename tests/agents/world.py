@@ -11,12 +11,12 @@ from state.exploration import EXPLORATION
 from state.rows import CUT_KEY, Cut, decode_cut
 from state.shard import Checkpoint, Shard
 from state.store import MemoryStore
-from topics.catalog import Video, encode
+from topics.catalog import User, Video, encode
 from topics.dead_letter import DeadLetter
 from topics.interactions import EVENTS, Interaction
 from topics.interactions import encode as encode_event
 from topics.partitions import partition_of
-from topics.specs import INTERACTIONS, VIDEOS
+from topics.specs import INTERACTIONS, USERS, VIDEOS
 
 EVIDENCE = "evidence"
 NOW_MS = 1_700_000_000_000
@@ -77,6 +77,9 @@ class World:
     def put(self, video_id: str, video: Video | None) -> None:
         self.append(VIDEOS, self.partition_of(video_id), video_id.encode(), None if video is None else encode(video))
 
+    def describe(self, user_id: str, user: User | None) -> None:
+        self.append(USERS, self.partition_of(user_id), user_id.encode(), None if user is None else encode(user))
+
     def due(self, topic: str, partition: int) -> Sequence[Record]:
         first = self.engine.shards[partition].goes_on_at(topic, EVIDENCE)
         return [r for r in self.log(topic, partition) if r.offset >= first]
@@ -105,6 +108,7 @@ class World:
         self.dead += taken.dead
         shard.users_store.write(taken.users, 0)
         shard.items_store.write(taken.items, 0)
+        shard.stored()
         self.engine.users.unpin(taken.pinned)
         return taken
 
@@ -117,7 +121,7 @@ class World:
         """Catalogue, events, and evidence until nothing is left, checkpointed."""
         busy = True
         while busy:
-            for topic in (VIDEOS, INTERACTIONS, EVIDENCE):
+            for topic in (VIDEOS, USERS, INTERACTIONS, EVIDENCE):
                 for partition in self.partitions:
                     self.step(topic, partition)
             busy = self.checkpoint_all()

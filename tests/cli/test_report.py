@@ -56,7 +56,7 @@ def written(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plain(table: EventTable) -> Study:
     """One seed, served and popularity only, few ranked positives."""
-    study = Study(table, [], table.positive("like"), ["popularity"], options={"rank_every": 25})
+    study = Study(table, [], table.positive("like"), arms=["popularity"], options={"rank_every": 25})
     study.run([1])
     return study
 

@@ -31,7 +31,8 @@ def make(name: str, seed: int = 5, capacity: int = ITEMS) -> ItemModel:
 
 
 def context(history: list[int], ticks: float = 0.0) -> Context:
-    return Context(np.array(history, np.int32), np.zeros(FACTORS, np.float32), ticks)
+    segments = np.array([1, 0], np.uint64)
+    return Context(np.array(history, np.int32), np.zeros(FACTORS, np.float32), ticks, segments=segments)
 
 
 def teach(model: ItemModel, events: int = 400, group: int = 1) -> None:

@@ -13,6 +13,7 @@ from online_models.content import CATEGORIES, STEPS, ContentModel
 from online_models.features import FEATURES, MISSING, USER_INPUTS, Described, Models, Votes, describe
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
 from online_models.popularity import HALF_LIVES, Popularity
+from online_models.segments import BUCKETS, Segments
 from online_models.sequential_mf import SequentialMF
 
 ITEMS = 60
@@ -77,6 +78,7 @@ def world() -> World:
         Neighbours(ITEMS, MARKOV, popularity),
         SequentialMF(ITEMS, 1),
         ContentModel(ITEMS),
+        Segments(ITEMS),
     )
     everything = np.arange(ITEMS, dtype=np.int32)
     made.mf.admit(everything, everything.astype(np.uint64))
@@ -96,6 +98,9 @@ def world() -> World:
     popularity.apply(rows, np.ones(n), ticks, (ticks / TICKS_PER_MS).astype(np.int64))
     shown = rng.integers(0, PLAYED, 900).astype(np.int32)
     popularity.show(shown, rng.uniform(0.0, 900.0, 900))
+    # Of two kinds of people one keeps to the even rows; a third says nothing of themselves.
+    made.segments.apply(rows, PEOPLE[np.where(np.arange(n) % 3 == 0, 2, rows % 2)], ticks)
+    made.segments.weigh(NOW, ITEMS)
     counts = np.zeros((ITEMS, 12), np.int32)
     # Some were played more often than they were shown: by those who had them from elsewhere.
     np.add.at(counts[:, SHOWN], shown, 1)
@@ -103,17 +108,22 @@ def world() -> World:
     return World(made, counts)
 
 
-def context(history: Iterable[int] = (), passed: Iterable[int] = ()) -> Context:
+PEOPLE = np.array([[5, 1 << 63], [6, 1], [0, 0]], np.uint64)
+"""Segments of two kinds of people, of three buckets each, one in common; and of nobody in particular."""
+
+
+def context(history: Iterable[int] = (), passed: Iterable[int] = (), kind: int = 2) -> Context:
     p = np.linspace(-0.2, 0.3, FACTORS).astype(np.float32)
-    return Context(np.array([*history], np.int32), p, NOW, np.array([*passed], np.int32))
+    return Context(np.array([*history], np.int32), p, NOW, np.array([*passed], np.int32), segments=PEOPLE[kind])
 
 
 CONTEXTS = {
     "stranger": context(),
     "stranger who passed over": context((), (3, 1, 57)),
+    "stranger of a kind": context(kind=1),
     "acquainted": context((5,)),
-    "friend": context((1, 12, 3, 41, 7, 9, 16), (2, 20, 11)),
-    "twenty": context(range(23, 3, -1), (30, 31, 2, 33, 58, 35, 36, 37)),
+    "friend": context((1, 12, 3, 41, 7, 9, 16), (2, 20, 11), 0),
+    "twenty": context(range(23, 3, -1), (30, 31, 2, 33, 58, 35, 36, 37), 1),
     "nothing described": context((0, 48), (0,)),
 }
 
@@ -168,6 +178,17 @@ def reference(world: World, asked: Context) -> tuple[Float64Array, list[float]]:
     timed = [lag for lag, row in enumerate(history) if seconds(row)]
     usual_duration = mean([seconds(history[lag]) for lag in timed], [weights[lag] for lag in timed])
     norm = math.sqrt(sum(0.9**lag for lag in range(len(asked.passed))))
+    counts, at = (models.segments.columns[name].astype(float) for name in ("counts", "at"))
+    now = np.array([[faded(n, asked.ticks - at[row], 30_000.0) for n in counts[row]] for row in range(ITEMS)])
+    buckets = [b for b in range(BUCKETS) if int(asked.segments[b // 64]) >> b % 64 & 1]
+
+    def lift(row: int) -> float:
+        if not buckets:
+            return MISSING
+        total = now[:, -1].sum()
+        ratios = [(now[row, b] + 5) / (now[row, -1] * now[:, b].sum() / total + 5) for b in buckets]
+        return sum(map(math.log, ratios)) / len(buckets)
+
     out = []
     for row in range(ITEMS):
         count, tries = math.log1p(plays[row]), max(float(world.counts[row, SHOWN]), plays[row])
@@ -200,6 +221,7 @@ def reference(world: World, asked: Context) -> tuple[Float64Array, list[float]]:
             (0.9**lag * float(q[row] @ q[held]) for lag, held in enumerate(asked.passed.tolist()) if held != row), 0.0
         )
         f["passed"] = away / norm if norm else 0.0
+        f["segment"] = lift(row)
         out.append([f[name] for name in FEATURES])
     hour = 2 * math.pi * (asked.ticks / TICKS_PER_MS % DAY_MS) / DAY_MS
     return np.array(out), [len(history) / 20, usual_count / 5, usual_age / 10, math.sin(hour), math.cos(hour)]
@@ -263,7 +285,7 @@ def test_of_a_stranger_nothing_is_said_but_what_is_popular(world: World) -> None
     )  # fmt: skip
     for name in personal:
         assert not column(described, name).any(), name
-    for name in ("duration", "usual_age"):
+    for name in ("duration", "usual_age", "segment"):
         assert (column(described, name) == np.float32(MISSING)).all(), name
     for name in ("covisitation", "markov"):
         np.testing.assert_allclose(column(described, name), math.log(3e-3), rtol=1e-6)
@@ -297,8 +319,8 @@ def test_a_rate_is_pulled_towards_the_mean(world: World) -> None:
 
 POISONED = 2
 """An item that votes name, in nobody's history."""
-READER = context((1, 4, 3, 41, 7), (20, 11))
-CLAMPED = {("popularity", "decayed_at"), ("popularity", "shown_at")}
+READER = context((1, 4, 3, 41, 7), (20, 11), 0)
+CLAMPED = {("popularity", "decayed_at"), ("popularity", "shown_at"), ("segments", "at")}
 """An infinite time is one long ago or one to come: its numbers stay finite."""
 UNKNOWN = {("content", "duration", "nan"), ("content", "duration", "-inf")}
 """Neither is above 0: the video counts as one without a duration."""
@@ -307,7 +329,14 @@ OF_OTHERS = {"acc", "weight", "weight_at"}
 
 
 def float_columns() -> list[tuple[str, str]]:
-    made = Popularity(1), Neighbours(1, COVISITATION), Neighbours(1, MARKOV), SequentialMF(1, 1), ContentModel(1)
+    made = (
+        Popularity(1),
+        Neighbours(1, COVISITATION),
+        Neighbours(1, MARKOV),
+        SequentialMF(1, 1),
+        ContentModel(1),
+        Segments(1),
+    )
     return [
         (model.name, name)
         for model in made

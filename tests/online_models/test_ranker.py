@@ -92,7 +92,7 @@ def test_what_is_always_chosen_ranks_first(feature: str) -> None:
 def test_lessons_are_stronger_than_the_blend() -> None:
     """What the blend likes best, and lessons say is never taken, comes last."""
     least: Choice = lambda described: int(of(described, "covisitation").argmin())  # noqa: E731 (a choice as the others)
-    assert hits(Ranker(1), least) < 0.01
+    assert hits(Ranker(1), least) < 0.03
     assert hits(taught(least, 3_000), least) > 0.8
 
 

@@ -208,6 +208,24 @@ def test_what_was_shown_goes_with_the_item(one: Process, other: Process) -> None
     assert rows.read_item(records[1][1])["shown"].tolist() == [3.5, 4.5]
 
 
+def test_segments_go_with_the_item_and_cost_nothing_where_there_are_none(one: Process, other: Process) -> None:
+    numbers = np.array([one.row("a"), one.row("b"), one.row("c")], np.int32)
+    one.engine.segments.apply(numbers[1:2], np.array([[6, 1]], np.uint64), np.array([50.0]))
+    records = [(key[2:].decode(), data) for key, data in rows.encode_items(one.engine.replica, numbers)]
+    plain, counted, _ = (len(data) for _, data in records)
+    assert counted > plain == len(records[2][1])
+    # A row replaces what was there.
+    stale = np.array([other.row("c")], np.int32)
+    other.engine.segments.apply(stale, np.array([[1, 0]], np.uint64), np.array([10.0]))
+    there = rows.decode_items(records, other.engine.replica)
+    columns = other.engine.segments.columns
+    for name in ("at", "counts"):
+        np.testing.assert_array_equal(columns[name][there[:2]], one.engine.segments.columns[name][numbers[:2]])
+    assert not columns["counts"][there[2]].any()
+    assert columns["counts"].sum() == 4.0
+    assert rows.read_item(records[1][1])["plays"] == 0
+
+
 def part() -> "np.typing.NDArray[np.float64]":
     values = np.random.default_rng(1).normal(0.0, 1.0, SIZE)
     values[PARAMETERS:] = np.abs(values[PARAMETERS:])
@@ -327,7 +345,7 @@ def test_rows_of_another_version_are_refused(one: Process) -> None:
         lambda: rows.read_user(future(user)),
         lambda: rows.decode_items([("a", item), ("b", future(item))], replica),
         lambda: rows.read_item(future(item)),
-        # Rows of users and videos without what was shown: of the release before.
+        # Rows of users and videos without segments: of the release before.
         lambda: rows.decode_user(past(user), one.engine.users, int(slot[0]), replica),
         lambda: rows.read_user(past(user)),
         lambda: rows.decode_items([("a", past(item))], replica),
@@ -346,6 +364,6 @@ def test_rows_of_another_version_are_refused(one: Process) -> None:
             refused()
     with pytest.raises(SchemaMismatch, match="layout 3, this release reads 1"):
         rows.decode_cut(b'{"next":[["videos",3]],"version":3}')
-    with pytest.raises(SchemaMismatch, match="layout 1, this release reads 2"):
+    with pytest.raises(SchemaMismatch, match="layout 2, this release reads 3"):
         rows.read_user(past(user))
     assert not one.engine.ranker.part(1).any()

@@ -97,7 +97,8 @@ def test_blocks_are_cut_by_owner_and_keep_every_entry_in_order() -> None:
         pending.add_events(part, np.full(len(part), 3), np.ones(len(part)), part.astype(np.int64) + 10**12)
         histories = np.full((len(part), 20), -1, np.int32)
         histories[1:, 0] = part[:-1]
-        pending.add_links(part, histories, part.astype(np.int64))
+        words = np.stack([part, part.astype(np.int64) + 10**12], axis=1).astype(np.uint64)
+        pending.add_links(part, histories, part.astype(np.int64), words)
     pending.steps.expect(len(replica), len(numbers))
     pending.steps.rows[: len(numbers)], pending.steps.sums[: len(numbers)] = numbers, 2.0
     pending.steps.used[0] = len(numbers)
@@ -115,6 +116,7 @@ def test_blocks_are_cut_by_owner_and_keep_every_entry_in_order() -> None:
             link_names = [got.ids[place] for place in places]
             assert target in {partition_of(name.encode(), PARTITIONS) for name in link_names}
             linked[link_names[0], link_names[-1]] += 1
+            assert link["segments"].tolist() == [int(link["at_ms"]), 10**12 + int(link["at_ms"])]
         assert (got.steps["q"] == 2).all()
         assert [got.ids[p] for p in got.events["item"]] == [f"video{at - 10**12}" for at in got.events["at_ms"]]
     by_owner = sorted(names, key=lambda name: partition_of(name.encode(), PARTITIONS))

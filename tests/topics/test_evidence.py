@@ -24,7 +24,7 @@ from topics.evidence import (
 
 def block(**changes: Any) -> EvidenceBlock:
     events = np.array([(0, 3, 1, 1_700_000_000_000), (2, 9, 0, 5)], EVENT)
-    links = np.array([(0, [1, 2] + [-1] * 18, 7), (1, [-1] * 20, 8)], LINK)
+    links = np.array([(0, [1, 2] + [-1] * 18, 7, [5, 2**63]), (1, [-1] * 20, 8, [0, 0])], LINK)
     steps = np.zeros(1, STEP)
     steps["item"], steps["q"], steps["b"], steps["acc"] = 1, np.arange(FACTORS), -0.5, 0.25
     fields = {"events": events, "links": links, "steps": steps}
