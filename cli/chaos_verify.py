@@ -26,8 +26,9 @@ from topics.partitions import partition_of, stable_hash
 from topics.rejected import Rejected
 from topics.specs import INTERACTIONS
 
-#: Floats agree to this, relatively: a row's weights are float32, and so are sums of some hundred of them.
-TOLERANCE = 1e-6
+#: Floats agree to this, relatively: a row's weights are float32, and so are sums of some ten thousand of them. Of fewer than 100,000
+#: positives one that is lost or doubled is more.
+TOLERANCE = 1e-5
 #: Weights below it may have become 0: a hundred half-lives after they were added.
 FADED_AWAY = 1e-28
 Headers = list[tuple[str, bytes | None]]

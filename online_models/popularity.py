@@ -41,7 +41,7 @@ LONG_AGO = 100.0
 
 @part
 def _add(
-    counts: Float64Array | Float32Array,
+    counts: Float32Array,
     at: Float64Array,
     row: int,
     ticks: float,
@@ -66,7 +66,7 @@ def _add(
 @kernel(
     i64,
     write(f64),
-    write(f64, 2),
+    write(f32, 2),
     write(f64),
     write(i64),
     write(i64),
@@ -78,7 +78,7 @@ def _add(
 )
 def _apply(
     plays: Float64Array,
-    decayed: Float64Array,
+    decayed: Float32Array,
     decayed_at: Float64Array,
     first_ms: Int64Array,
     last_ms: Int64Array,
@@ -118,8 +118,8 @@ def _exponents(
             out[c, i] = -min(max((ticks - decayed_at[i]) / half_lives[c], 0.0), long_ago)
 
 
-@kernel(void, write(f32, 2), read(f64, 2))
-def _multiply(out: Float32Array, decayed: Float64Array) -> None:
+@kernel(void, write(f32, 2), read(f32, 2))
+def _multiply(out: Float32Array, decayed: Float32Array) -> None:
     for c in range(out.shape[0]):
         for i in range(out.shape[1]):
             out[c, i] *= decayed[i, c]
@@ -148,7 +148,7 @@ class Popularity(ItemModel):
     Columns:
 
     - `plays` float64 (n,): all-time sum of weights
-    - `decayed` float64 (n, 3): sums that fade with `HALF_LIVES`, as of `decayed_at`
+    - `decayed` float32 (n, 3): sums that fade with `HALF_LIVES`, as of `decayed_at`
     - `decayed_at` float64 (n,): ticks
     - `shown` float32 (n, 2): how often users went on from it, liked or not; fades with the first two of `HALF_LIVES`
     - `shown_at` float64 (n,): ticks as of which `shown` is
@@ -162,7 +162,7 @@ class Popularity(ItemModel):
             capacity,
             {
                 "plays": ColumnSpec(np.float64),
-                "decayed": ColumnSpec(np.float64, (len(HALF_LIVES),)),
+                "decayed": ColumnSpec(np.float32, (len(HALF_LIVES),)),
                 "decayed_at": ColumnSpec(np.float64),
                 "shown": ColumnSpec(np.float32, (SHOWN_HALF_LIVES,)),
                 "shown_at": ColumnSpec(np.float64),
@@ -216,7 +216,7 @@ class Popularity(ItemModel):
         """Decayed counts of `rows` (int32, shape (m,)) as of `ticks`, float32, shape (m, 3); see `levels`."""
         return self._faded(self.columns["decayed"][rows], self.columns["decayed_at"][rows], ticks)
 
-    def _faded(self, decayed: Float64Array, decayed_at: Float64Array, ticks: float) -> Float32Array:
+    def _faded(self, decayed: Float32Array, decayed_at: Float64Array, ticks: float) -> Float32Array:
         # Powers are numpy's, which takes eight or more at once: in the compiled loop they would cost ten times as much.
         out = np.empty((len(HALF_LIVES), len(decayed_at)), np.float32)
         _exponents(out, decayed_at, self._half_lives, ticks, LONG_AGO)

@@ -56,7 +56,7 @@ _ITEM = np.dtype(
     [
         ("version", "u1"),
         ("plays", "<f8"),
-        ("decayed", "<f8", (3,)),
+        ("decayed", "<f4", (3,)),
         ("decayed_at", "<f8"),
         ("shown", "<f4", (2,)),
         ("shown_at", "<f8"),
