@@ -131,6 +131,7 @@ def figures(study: Study, targets: Mapping[str, float]) -> dict[str, Any]:
     groups = {group: study.arms(group)["served"] for group in ("cold", "warm")}
     return {
         "n": n,
+        "users_described": len(study.users),
         **arms,
         "served_ratio": ratios,
         "best_single": {"arm": best(SINGLES), **ratios[best(SINGLES)]},

@@ -212,6 +212,7 @@ def _made(study: "Study") -> str:
         f"{sum(first.positions.young):,} of young videos and {sum(first.positions.new):,} of videos not known yet, "
         "which no list can hold",
         "events": f"{first.events:,}",
+        "users": "not described" if not study.users else f"{len(study.users):,} described beside events",
         "warm-up": f"the first {100 * options['warmup']:g}% of the positives, learned and not reported",
         "ranked": "each positive" if options["rank_every"] == 1 else f"one positive in {options['rank_every']:,}",
         "list": f"{study.k} videos",
