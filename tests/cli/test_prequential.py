@@ -125,6 +125,32 @@ def test_what_is_served_is_better_than_popularity_where_tastes_differ(tmp_path: 
     assert result.positions.hits("served").sum() > 1.5 * result.positions.hits("popularity").sum()
 
 
+def two_kinds(tmp_path: Path) -> tuple[Path, Path]:
+    """Users who come once and like what their kind likes, and what is known of them."""
+    rng = np.random.default_rng(5)
+    rows: list[Row] = [
+        (f"u{user}", f"v{int(rng.integers(0, 12)) * 2 + user % 2}", "like", DAY_MS + user * 60_000, None)
+        for user in range(800)
+    ]
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,country\n" + "".join(f"u{user},{('no', 'it')[user % 2]}\n" for user in range(800)))
+    return write(tmp_path / "events.jsonl", rows), users
+
+
+def test_what_is_known_of_users_counts_in_their_first_lists(tmp_path: Path) -> None:
+    events, users = two_kinds(tmp_path)
+    found = {}
+    for name, more in (("blind", []), ("told", ["--users", str(users)])):
+        command = ["evaluate", "--events", str(events), "--json", "--k", "5", "--arms", "segment", *more]
+        ran = CliRunner().invoke(app, command)
+        assert ran.exit_code == 0, ran.output
+        found[name] = json.loads(ran.stdout)["cold"]
+    assert found["blind"]["n"] == found["told"]["n"] == 560
+    for arm in ("served", "segment"):
+        blind, told = (found[name]["arms"][arm]["recall@5"] for name in ("blind", "told"))
+        assert told > 1.5 * blind > 0.0, arm
+
+
 def test_young_targets_are_known_and_hardly_played(tmp_path: Path) -> None:
     likes: list[Row] = [(f"u{n}", "hit", "like", DAY_MS + n * 1000, None) for n in range(8)]
     result = run(table_of(tmp_path, likes), warmup=0.0)

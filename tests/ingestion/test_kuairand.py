@@ -123,6 +123,22 @@ def test_a_video_has_category_channel_and_time(tmp_path: Path) -> None:
         list(kuairand.read_videos(bad))
 
 
+def test_a_user_has_ranges_and_encoded_features_of_few_values(tmp_path: Path) -> None:
+    header = "user_id,user_active_degree,is_live_streamer,is_video_author,follow_user_num_range,fans_user_num_range"
+    header += ",register_days_range,register_days,onehot_feat0,onehot_feat3"
+    rows = [f'{n},{"full_active" if n else ""},0,1,"(10,50]",0,730+,{800 + n},{n % 64},{n}' for n in range(65)]
+    users = dict(kuairand.read_users(write(tmp_path / "users.csv", *rows, header=header)))
+    assert users["1"].segments == ("full_active",)
+    assert users["1"].attributes == {
+        "is_live_streamer": "0", "is_video_author": "1", "follow_user_num_range": "(10,50]",
+        "fans_user_num_range": "0", "register_days_range": "730+", "onehot_feat0": "1",
+    }  # fmt: skip
+    assert users["0"].segments == ()
+    without = write(tmp_path / "bad.csv", "1", header="user_id")
+    with pytest.raises(BadFile, match="user_active_degree"):
+        list(kuairand.read_users(without))
+
+
 @pytest.fixture(scope="module")
 def real(kuairand_log: Path) -> EventTable:
     return kuairand.read_table(kuairand_log)
