@@ -23,8 +23,9 @@ class Item(msgspec.Struct, omit_defaults=True):
 class Recommendations(msgspec.Struct):
     """Answer of `/v1/recommend`.
 
-    `source` says who answered (`owner`: live state of the user; `trending`: nothing is known of the user; `replica`: the user's
-    shard is not here). The state includes all interactions of the user's shard below `offset`, as it was at `as_of_ms`.
+    `source` says who answered (`owner`: live state of the user; `trending`: nothing is known of the user, neither events nor words;
+    `replica`: the user's shard is not here). The state includes all interactions of the user's shard below `offset`, as it was at
+    `as_of_ms`.
     """
 
     user_id: str

@@ -148,6 +148,9 @@ def test_lists_of_new_users_differ_by_what_their_kind_likes() -> None:
     for name, user, letter in (("new north", NORTH, "n"), ("new south", SOUTH, "s")):
         state.describe(name, user)
         state.settle()
-        places, _ = recommend(state.engine, name, state.partition_of(name), 10)
+        places, source = recommend(state.engine, name, state.partition_of(name), 10)
+        assert source == "owner"
         listed = [str(state.engine.replica.ids[place.row]) for place in places]
         assert sum(video.startswith(letter) for video in listed) >= 9, listed
+        own = [place for place, video in zip(places, listed, strict=True) if video.startswith(letter)]
+        assert all([why.kind for why in place.reasons] == ["segment"] for place in own if not place.explores)
