@@ -23,12 +23,12 @@ class Item(msgspec.Struct, omit_defaults=True):
 class Recommendations(msgspec.Struct):
     """Answer of `/v1/recommend`.
 
-    `source` says who answered (`owner`: live state of the user; `trending`: nothing is known of the user, neither events nor words;
-    `replica`: the user's shard is not here). The state includes all interactions of the user's shard below `offset`, as it was at
-    `as_of_ms`.
+    `source` says who answered (`owner`: live state of the user; `session`: what was just watched, and nothing else is known;
+    `trending`: nothing is known of the user, neither events nor words; `replica`: the user's shard is not here). The state includes
+    all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0.
     """
 
-    user_id: str
+    user_id: str | None
     recommendation_id: str
     source: str
     as_of_ms: int

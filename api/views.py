@@ -1,5 +1,6 @@
 """The HTTP interface: thin views that parse, ask, and answer. Faust mounts them on the worker's own loop."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,21 +16,22 @@ from agents.app import HeadraceApp
 from api.errors import Problem, bad_request, not_found, unavailable
 from api.middleware import answer
 from api.producer import LogWriter
+from api.requests import DEFAULT_N, MAX_N, ListRequest, from_body, from_query, require_id
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
 from infra import metrics
+from online_models.base import Context
 from state.errors import StateError
-from state.lists import Served, list_inputs, recommend, similar, trending
+from state.lists import Served, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
 from topics import catalog, specs
-from topics.ids import is_id
 from topics.interactions import decode_value, encode, require_time
 from topics.partitions import partition_of
 from topics.recommendations import MAX_PLACES, encode_list
 from topics.rejected import Rejected
 
-DEFAULT_N = 10
-MAX_N = 200
 MAX_EVENTS = 1000
+#: Between two looks at whether an answer includes what it waits for.
+REACH_PAUSE_S = 0.005
 
 
 class ApiView(View):
@@ -64,12 +66,6 @@ class ApiView(View):
         return listed
 
 
-def _id(value: str, name: str) -> str:
-    if not is_id(value):
-        raise bad_request("bad_id", f"{name} must be 1 to 128 bytes of UTF-8")
-    return value
-
-
 def _count(request: web.Request) -> int:
     text = request.query.get("n", str(DEFAULT_N))
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_N:
@@ -77,46 +73,84 @@ def _count(request: web.Request) -> int:
     return int(text)
 
 
-class Recommend(ApiView):
-    """`GET /v1/recommend/{user_id}?n=`."""
+class Lists(ApiView):
+    """What the two ways to ask for a list share."""
 
-    async def get(self, request: Any, user_id: str) -> Any:
-        """A list for a user; somebody unknown gets what is trending and new."""
+    async def list_for(self, asked: ListRequest) -> Any:
+        """The list, as soon as it includes what it should, or has waited for that as long as it may."""
         self.require_ready()
-        user_id = _id(user_id, "user_id")
-        app = self.headrace
-        partition = partition_of(user_id.encode(), app.options.partitions)
-        count = _count(request)
+        app, user_id = self.headrace, asked.user_id
+        partition = None if user_id is None else partition_of(user_id.encode(), app.options.partitions)
+        if partition is not None and asked.min_offset:
+            await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
         try:
-            served, source = recommend(app.engine, user_id, partition, count)
+            served, source, context = personal_list(
+                app.engine,
+                user_id,
+                -1 if partition is None else partition,
+                asked.n,
+                exclude=asked.exclude,
+                session=asked.session,
+            )
         except StateError as error:
             # A row on the disk cannot be read, and so not be learned with either.
             await app.crash(error)
             raise unavailable("a row of the state cannot be read; the worker stops") from error
-        shard = app.engine.shards.get(partition)
+        shard = None if partition is None else app.engine.shards.get(partition)
         recommendation_id = uuid.uuid4().hex
-        if shard is not None and served:
-            self._log(recommendation_id, user_id, partition, source, served)
+        if user_id is not None and shard is not None and served:
+            self._log(recommendation_id, user_id, source, served, context)
         return answer(
             Recommendations(
                 user_id=user_id,
                 recommendation_id=recommendation_id,
-                source=source if shard is not None else "replica",
+                source=source if user_id is None or shard is not None else "replica",
                 as_of_ms=app.as_of_ms(partition, self.now_ms()),
                 offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
                 items=self.items(served),
             )
         )
 
-    def _log(self, recommendation_id: str, user_id: str, partition: int, source: str, served: Sequence[Served]) -> None:
+    async def _reach(self, partition: int, offset: int, within_s: float) -> None:
+        """Wait until the user's shard has learned all below `offset`; not for a shard that another worker owns."""
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            shard = self.headrace.engine.shards.get(partition)
+            if shard is None or shard.next.get(specs.INTERACTIONS, 0) >= offset:
+                return
+            await asyncio.sleep(REACH_PAUSE_S)
+
+    def _log(
+        self, recommendation_id: str, user_id: str, source: str, served: Sequence[Served], context: Context
+    ) -> None:
         """Say in the log what was served, and what was known of it: what follows is learned from."""
         engine = self.headrace.engine
         rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
-        inputs = list_inputs(engine, user_id, partition, rows)
+        inputs = list_inputs(engine, context, rows)
         video_ids = engine.replica.ids_of(rows.tolist())
         explored = [number for number, place in enumerate(served) if place.explores]
         value = encode_list(recommendation_id, self.now_ms(), source, video_ids, explored, INPUT_NAMES, inputs)
         self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
+
+
+class Recommend(Lists):
+    """`GET /v1/recommend/{user_id}`."""
+
+    async def get(self, request: Any, user_id: str) -> Any:
+        """A list for a user; somebody unknown gets what is trending and new."""
+        return await self.list_for(from_query(request, user_id))
+
+
+class RecommendAnybody(Lists):
+    """`GET` and `POST /v1/recommend`: the user, if any, is a field like others."""
+
+    async def get(self, request: Any) -> Any:
+        """A list, asked for by a query string."""
+        return await self.list_for(from_query(request))
+
+    async def post(self, request: Any) -> Any:
+        """A list, asked for by a JSON body."""
+        return await self.list_for(await from_body(request))
 
 
 class Similar(ApiView):
@@ -125,7 +159,7 @@ class Similar(ApiView):
     async def get(self, request: Any, video_id: str) -> Any:
         """Videos that go with one."""
         self.require_ready()
-        row = self.headrace.engine.replica.find(_id(video_id, "video_id"))
+        row = self.headrace.engine.replica.find(require_id(video_id, "video_id"))
         if row is None or self.headrace.engine.replica.deleted[row]:
             raise not_found(f"no video {video_id!r} in the catalogue or the log")
         served = similar(self.headrace.engine, row, _count(request))
@@ -222,11 +256,11 @@ class Videos(Entry):
 
     async def put(self, request: Any, video_id: str) -> Any:
         """Put a video into the catalogue, or change it."""
-        return await self.store(specs.VIDEOS, _id(video_id, "video_id"), await self.body(request, "video"))
+        return await self.store(specs.VIDEOS, require_id(video_id, "video_id"), await self.body(request, "video"))
 
     async def delete(self, request: Any, video_id: str) -> Any:
         """Take a video out of the catalogue and of everything learned; one that nobody knows is no error."""
-        return await self.store(specs.VIDEOS, _id(video_id, "video_id"), None)
+        return await self.store(specs.VIDEOS, require_id(video_id, "video_id"), None)
 
 
 class Users(Entry):
@@ -234,7 +268,7 @@ class Users(Entry):
 
     async def put(self, request: Any, user_id: str) -> Any:
         """Set a user's attributes."""
-        return await self.store(specs.USERS, _id(user_id, "user_id"), await self.body(request, "user"))
+        return await self.store(specs.USERS, require_id(user_id, "user_id"), await self.body(request, "user"))
 
 
 class Health(ApiView):
@@ -269,6 +303,7 @@ class Metrics(ApiView):
 
 
 ROUTES: dict[str, type[ApiView]] = {
+    "/v1/recommend": RecommendAnybody,
     "/v1/recommend/{user_id}": Recommend,
     "/v1/similar/{video_id}": Similar,
     "/v1/trending": TrendingView,

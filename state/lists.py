@@ -5,11 +5,13 @@ is hidden or deleted, is in no list of theirs; nothing here creates an entry for
 `state.exploration` counts of lists and offers, which belongs to the process alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from online_models.base import Context
+from online_models.base import HISTORY, Context
 from online_models.features import Votes
 from state import ranking
 from state.engine import Engine
@@ -21,6 +23,8 @@ from topics.partitions import stable_hash
 
 #: Shorter lists have no room for a place of exploration.
 EXPLORE_FROM_N = 5
+#: Videos of a session that count.
+MAX_SESSION = HISTORY
 #: Videos of the history that can be named as reasons; co-visitation scores by no more.
 REASON_LAGS = 10
 #: Cosine from which content is named as a reason, and how much more often than by all, as a logarithm, people like the user choose
@@ -52,13 +56,62 @@ class Served:
     explores: bool = False
 
 
+class PersonalList(NamedTuple):
+    """A list, where it came from ("owner", "session" or "trending"), and what was known of whom it is for."""
+
+    served: list[Served]
+    source: str
+    context: Context
+
+
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
-    slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
+    served, source, _ = personal_list(engine, user_id, partition, n)
+    return served, source
+
+
+def personal_list(
+    engine: Engine,
+    user_id: str | None,
+    partition: int,
+    n: int,
+    *,
+    exclude: Sequence[str] = (),
+    session: Sequence[str] = (),
+) -> PersonalList:
+    """A list of up to `n` videos.
+
+    Parameters
+    ----------
+    user_id : None for somebody without an account, of whom only the session is known
+    partition : of the user
+    exclude : ids of videos that must not be in it
+    session : ids of videos that were just watched, the latest last: before the user's own history, as if they had been positives
+    """
+    slot = None
+    if user_id is not None:
+        slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
     context = engine.stranger() if slot is None else engine.context(slot)
-    places = _places(engine, context, engine.allowed(slot), n, user_id)
+    source = "owner" if len(context.history) or context.segments.any() else "trending"
+    allowed = engine.allowed(slot)
+    allowed[_known(engine, exclude)] = False
+    watched = _known(engine, session)
+    if len(watched):
+        allowed[watched] = False
+        latest = list(dict.fromkeys([*watched[::-1].tolist(), *context.history.tolist()]))[:HISTORY]
+        context = context._replace(history=np.array(latest, np.int32))
+        source = "session" if source == "trending" else source
+    places = _places(engine, context, allowed, n, user_id)
     served = [Served(row, score, _reasons(engine, context, row, explores), explores) for row, score, explores in places]
-    return served, "owner" if len(context.history) or context.segments.any() else "trending"
+    return PersonalList(served, source, context)
+
+
+def _known(engine: Engine, video_ids: Sequence[str]) -> Int32Array:
+    """Rows of those videos that are known and not deleted, in order."""
+    found = [engine.replica.find(video_id) for video_id in video_ids]
+    rows = np.array([row for row in found if row is not None], np.int32)
+    alive: Int32Array = rows[~engine.replica.deleted[rows]]
+    return alive
 
 
 def rank(
@@ -159,9 +212,7 @@ def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list
     return reasons
 
 
-def list_inputs(engine: Engine, user_id: str, partition: int, rows: Int32Array) -> Float32Array:
+def list_inputs(engine: Engine, context: Context, rows: Int32Array) -> Float32Array:
     """What the heads are told of a list's videos as it is made, for the log of lists; float32, shape (m, 44)."""
-    slot = engine.users.find(user_id, partition)
-    context = engine.stranger() if slot is None else engine.context(slot)
     described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(engine.replica)))
     return inputs_of(engine, rows, context.behaviour, described)

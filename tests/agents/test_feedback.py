@@ -231,7 +231,9 @@ def test_what_the_heads_have_learned_outlives_the_process_and_reaches_others() -
 def served(state: World, user: str, videos: list[str], at_ms: int, inputs: bool = True) -> Float32Array:
     """A list that was served, in the log of lists."""
     partition = state.partition_of(user)
-    found = list_inputs(state.engine, user, partition, np.array([state.row(video) for video in videos], np.int32))
+    slot = state.engine.users.find(user, partition)
+    context = state.engine.stranger() if slot is None else state.engine.context(slot)
+    found = list_inputs(state.engine, context, np.array([state.row(video) for video in videos], np.int32))
     value = encode_list("r", at_ms, "owner", videos, [], hash_names(INPUTS), found if inputs else None)
     state.append(RECOMMENDATIONS, partition, user.encode(), value)
     shard = state.engine.shards[partition]
