@@ -4,6 +4,7 @@ Flows in: a query or a body. Flows out: a checked `ListRequest`, or a 400 that n
 and what is not known is refused: a filter that was misspelt and passed over would look like one that was met.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -12,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from api.errors import Problem, bad_request
+from state.filters import Filter
 from state.lists import MAX_SESSION
 from topics.ids import is_id
 
@@ -19,10 +21,18 @@ DEFAULT_N = 10
 MAX_N = 200
 MAX_EXCLUDED = 1_000
 MAX_WAIT_MS = 5_000
+#: Categories or languages.
+MAX_WORDS = 64
 
-_LISTS = ("exclude", "session")
+_IDS = ("exclude", "session")
+_LISTS = (*_IDS, "categories", "languages")
 _FIELD = re.compile(r"`\$\.(\w+)")
 _WHOLE = re.compile(r"[0-9]{1,18}")
+
+
+_Words = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], ...], msgspec.Meta(max_length=MAX_WORDS)
+]
 
 
 class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +43,7 @@ class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user_id : whose list; None for somebody without an account
     n : length
     exclude : videos that must not be in it
+    categories, languages, min_duration_seconds, max_duration_seconds, published_after_ms : see `state.filters.Filter`
     session : videos that were just watched, the latest last; they count like the user's own latest positives
     min_offset : `offset` that the answer should have at least, as `POST /v1/events` returned it
     wait_ms : how long the answer may wait for that
@@ -42,14 +53,30 @@ class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=MAX_N)] = DEFAULT_N
     exclude: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_EXCLUDED)] = ()
     session: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_SESSION)] = ()
+    categories: _Words = ()
+    languages: _Words = ()
+    min_duration_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    max_duration_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    published_after_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
     min_offset: Annotated[int, msgspec.Meta(ge=0)] = 0
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_MS)] = 1_000
+
+    @property
+    def wanted(self) -> Filter:
+        """What the videos must be."""
+        return Filter(
+            self.categories,
+            self.languages,
+            self.min_duration_seconds,
+            self.max_duration_seconds,
+            self.published_after_ms,
+        )
 
     def checked(self) -> "ListRequest":
         """Itself. Raises Problem for what is no id."""
         if self.user_id is not None:
             require_id(self.user_id, "user_id")
-        for name in _LISTS:
+        for name in _IDS:
             for video_id in getattr(self, name):
                 require_id(video_id, name)
         return self
@@ -79,7 +106,15 @@ def from_query(request: web.Request, user_id: str | None = None) -> ListRequest:
 def _value(name: str, values: Sequence[str]) -> object:
     """A query's value: a whole number where that is what the field has."""
     [text] = values
-    if name in ("n", "min_offset", "wait_ms"):
+    if name.endswith("_seconds"):
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not math.isfinite(seconds):
+            raise bad_request(f"bad_{name}", f"{name} must be a number, got {text[:20]!r}")
+        return seconds
+    if name in ("n", "min_offset", "wait_ms", "published_after_ms"):
         if not _WHOLE.fullmatch(text):
             raise bad_request(f"bad_{name}", f"{name} must be a whole number, got {text[:20]!r}")
         return int(text)

@@ -91,6 +91,7 @@ class Lists(ApiView):
                 asked.n,
                 exclude=asked.exclude,
                 session=asked.session,
+                wanted=asked.wanted,
             )
         except StateError as error:
             # A row on the disk cannot be read, and so not be learned with either.

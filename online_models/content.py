@@ -46,6 +46,10 @@ BUCKETS = 1 << 16
 GROUP_WEIGHTS: Mapping[str, float] = {"word": 1.0, "tag": 1.0, "category": 1.0, "author": 0.7}
 """Share of each group of fields in a vector. An author tells less of what a video shows than its category."""
 
+DAY_MS = 86_400_000
+LAST_DAY = 65_535
+"""Days since 1970, and one, are kept in 16 bits: whatever is published after 2149 counts as of its last day."""
+
 CATEGORIES = 4
 """Categories of a video that are told apart; further ones only shape its vector."""
 
@@ -84,7 +88,7 @@ def terms(
     return counted
 
 
-def _code(name: str | None) -> int:
+def code_of(name: str | None) -> int:
     """A number from 1 to 65,535 for a name; 0 for none. Two names with one number count as one."""
     return 0 if name is None else xxhash.xxh3_64_intdigest(name.casefold().encode()) % 65_535 + 1
 
@@ -106,6 +110,8 @@ class Described(Protocol):
     def language(self) -> str | None: ...  # noqa: D102
     @property
     def duration_seconds(self) -> float | None: ...  # noqa: D102
+    @property
+    def published_ms(self) -> int | None: ...  # noqa: D102
 
 
 @kernel(
@@ -273,6 +279,7 @@ class ContentModel(ItemModel):
     - `content` int8 (n, 256): unit vectors in steps of 1/127, or 0 where nothing is known
     - `categories` uint16 (n, 4), `author`, `language` uint16 (n,): codes of the first categories and so on, 0 for none
     - `duration` float32 (n,): log(1 + seconds), 0 where unknown
+    - `published` uint16 (n,): 1 + days since 1970, 0 where unknown
 
     Attributes
     ----------
@@ -290,6 +297,7 @@ class ContentModel(ItemModel):
                 "author": ColumnSpec(np.uint16),
                 "language": ColumnSpec(np.uint16),
                 "duration": ColumnSpec(np.float32),
+                "published": ColumnSpec(np.uint16),
             },
         )
         self.vocabulary = Vocabulary()
@@ -316,11 +324,12 @@ class ContentModel(ItemModel):
         self.describe(rows, self.vocabulary.vectors(described, new & first))
         c = self.columns
         for row, video in zip(rows.tolist(), videos, strict=True):
-            named = [_code(name) for name in islice(video.categories, CATEGORIES)]
+            named = [code_of(name) for name in islice(video.categories, CATEGORIES)]
             c["categories"][row] = named + [0] * (CATEGORIES - len(named))
-            c["author"][row] = _code(video.author)
-            c["language"][row] = _code(video.language)
+            c["author"][row] = code_of(video.author)
+            c["language"][row] = code_of(video.language)
             c["duration"][row] = math.log1p(video.duration_seconds or 0.0)
+            c["published"][row] = 0 if video.published_ms is None else min(video.published_ms // DAY_MS + 1, LAST_DAY)
 
     def describe(self, rows: Int32Array, vectors: Float32Array) -> None:
         """Set the vectors (float32, shape (m, 256)) of `rows` (int32, shape (m,)).

@@ -7,6 +7,7 @@ is hidden or deleted, is in no list of theirs; nothing here creates an entry for
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,9 @@ from online_models.features import Votes
 from state import ranking
 from state.engine import Engine
 from state.exploration import NOBODY, TASTE
+from state.filters import ANY, Filter
 from state.prediction import inputs_of
-from state.ranking import Scored, best, score_rows
+from state.ranking import Scored, best, score_candidates, score_rows
 from state.types import BoolArray, Float32Array, Int32Array
 from topics.partitions import stable_hash
 
@@ -78,6 +80,7 @@ def personal_list(
     *,
     exclude: Sequence[str] = (),
     session: Sequence[str] = (),
+    wanted: Filter = ANY,
 ) -> PersonalList:
     """A list of up to `n` videos.
 
@@ -87,6 +90,7 @@ def personal_list(
     partition : of the user
     exclude : ids of videos that must not be in it
     session : ids of videos that were just watched, the latest last: before the user's own history, as if they had been positives
+    wanted : what the videos must be
     """
     slot = None
     if user_id is not None:
@@ -95,15 +99,30 @@ def personal_list(
     source = "owner" if len(context.history) or context.segments.any() else "trending"
     allowed = engine.allowed(slot)
     allowed[_known(engine, exclude)] = False
+    wanted.narrow(engine, allowed)
     watched = _known(engine, session)
     if len(watched):
         allowed[watched] = False
         latest = list(dict.fromkeys([*watched[::-1].tolist(), *context.history.tolist()]))[:HISTORY]
         context = context._replace(history=np.array(latest, np.int32))
         source = "session" if source == "trending" else source
-    places = _places(engine, context, allowed, n, user_id)
-    served = [Served(row, score, _reasons(engine, context, row, explores), explores) for row, score, explores in places]
+    scored = _admitted(engine, context, allowed, n, wanted) if wanted else None
+    places = _places(engine, context, allowed, n, user_id, scored)
+    served = [
+        Served(row, score, _reasons(engine, context, row, explores), explores)
+        for row, score, explores in places
+        if not explores or wanted.admits(engine.replica.video(row))
+    ]
     return PersonalList(served, source, context)
+
+
+def _admitted(engine: Engine, context: Context, allowed: BoolArray, n: int, wanted: Filter) -> Scored:
+    """The best `n` whose records fit."""
+    scored = score_candidates(engine, context, allowed, n)
+    order = best(scored.scores, len(scored.scores))
+    fit = (place for place in order.tolist() if wanted.admits(engine.replica.video(int(scored.rows[place]))))
+    places = np.array(list(islice(fit, n)), np.int32)
+    return Scored(scored.rows[places], scored.scores[places])
 
 
 def _known(engine: Engine, video_ids: Sequence[str]) -> Int32Array:

@@ -124,13 +124,19 @@ def _proposed_by_others(engine: Engine, context: Context, allowed: BoolArray, n:
 def _propose_by_factors(
     engine: Engine, context: Context, allowed: BoolArray, proposed: BoolArray, exact_below: int, n: int
 ) -> None:
-    z = engine.mf.user_vector(context.p, context.history)
+    most = max(FROM_FACTORS, n)
     if len(allowed) <= exact_below:
         scores = np.empty(len(allowed), np.float32)
-        engine.mf.scores(z, scores)
-        mark_largest(proposed, scores, allowed, max(FROM_FACTORS, n))
+        engine.mf.scores(engine.mf.user_vector(context.p, context.history), scores)
+        mark_largest(proposed, scores, allowed, most)
+        return
+    if np.count_nonzero(allowed) <= exact_below:
+        # Few are wanted of many: what the index finds would hardly be among them.
+        rows = np.flatnonzero(allowed).astype(np.int32)
+        proposed[rows[best(engine.mf.score_many(context, rows), most)]] = True
         return
     columns = engine.mf.columns
+    z = engine.mf.user_vector(context.p, context.history)
     rows = engine.index.search(z, max(2 * FROM_FACTORS, n), columns["q"], columns["b"])
     # The index may know a row that has come since the list of what is allowed was made.
     mark_first(proposed, rows, allowed, len(allowed))

@@ -218,6 +218,32 @@ def test_somebody_without_an_account_gets_a_list_for_what_they_have_just_watched
 
 
 @pytest.mark.usefixtures("audience")
+def test_a_list_has_what_it_is_asked_to_have(http: httpx.Client) -> None:
+    videos = {
+        "long-cat": {"title": "long", "categories": ["Cat"], "language": "no", "duration_seconds": 900},
+        "old-cat": {"title": "old", "categories": ["cat"], "duration_seconds": 20, "published_ms": 86_400_000},
+    }
+    for video_id, body in videos.items():
+        assert http.put(f"/v1/videos/{video_id}", json=body).status_code == 202
+        until(http, "cat-fan5", video_id, there=True, within_s=5.0)
+    for query, expected in {
+        "languages=NO": ["long-cat"],
+        "min_duration_seconds=60": ["long-cat"],
+        "categories=CAT&max_duration_seconds=20.5": ["old-cat"],
+        "published_after_ms=1&categories=car&categories=cat": ["old-cat"],
+        "languages=xx": [],
+    }.items():
+        items = http.get(f"/v1/recommend/cat-fan5?{query}").json()["items"]
+        assert [item["video_id"] for item in items] == expected, query
+    items = http.post("/v1/recommend", json={"user_id": "car-fan5", "categories": ["cat"], "n": 9}).json()["items"]
+    assert len(items) == 9
+    assert all("cat" in item["video_id"] for item in items)
+    for video_id in videos:
+        assert http.delete(f"/v1/videos/{video_id}").status_code == 202
+        until(http, "cat-fan5", video_id, there=False, within_s=5.0)
+
+
+@pytest.mark.usefixtures("audience")
 def test_what_is_excluded_is_in_no_list(http: httpx.Client) -> None:
     first = [item["video_id"] for item in http.get("/v1/recommend/cat-fan2?n=5").json()["items"]]
     asked = {"user_id": "cat-fan2", "n": 5, "exclude": [*first, "never-heard-of"]}
@@ -230,7 +256,10 @@ def test_what_is_excluded_is_in_no_list(http: httpx.Client) -> None:
     ("query", "error"),
     [
         ("nn=3", "unknown_field"), ("n=1&n=2", "bad_n"), ("n=-1", "bad_n"), ("min_offset=x", "bad_min_offset"),
-        ("wait_ms=5001", "bad_wait_ms"), ("exclude=", "bad_id"), ("session=" + "x" * 129, "bad_id"),
+        ("wait_ms=5001", "bad_wait_ms"), ("min_duration_seconds=nan", "bad_min_duration_seconds"),
+        ("max_duration_seconds=-1", "bad_max_duration_seconds"), ("published_after_ms=soon", "bad_published_after_ms"),
+        ("languages=", "bad_languages"), ("&".join(f"categories=c{n}" for n in range(65)), "bad_categories"),
+        ("exclude=", "bad_id"), ("session=" + "x" * 129, "bad_id"),
         ("&".join(f"session=v{n}" for n in range(21)), "bad_session"), ("user_id=b", "bad_user_id"),
     ],
 )  # fmt: skip

@@ -32,6 +32,7 @@ class Video:
     description: str = ""
     language: str | None = None
     duration_seconds: float | None = None
+    published_ms: int | None = None
 
 
 CATALOGUE = [

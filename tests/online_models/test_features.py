@@ -37,6 +37,7 @@ class Video:
     language: str | None = None
     duration_seconds: float | None = None
     description: str = ""
+    published_ms: int | None = None
 
 
 def catalogue() -> list[Video]:
