@@ -121,15 +121,16 @@ def _lifts(
             continue
         kept = 2.0 ** -min(max(ticks - at[row], 0.0) / half_life, long_ago)
         everybody = counts[row, last] * kept
-        total, product = 0.0, 1.0
+        total, chosen, expected = 0.0, 1.0, 1.0
         for b in range(buckets.shape[0]):
             bucket = buckets[b]
-            product *= (counts[row, bucket] * kept + prior) / (everybody * shares[bucket] + prior)
-            # One logarithm for four factors: none is so far from 1 that four of them overflow.
-            if b % 4 == 3:
-                total += np.log(product)
-                product = 1.0
-        out[i] = (total + np.log(product)) / buckets.shape[0]
+            chosen *= counts[row, bucket] * kept + prior
+            expected *= everybody * shares[bucket] + prior
+            # One division and one logarithm for eight factors: of what a float32 can count, eight do not overflow.
+            if b % 8 == 7:
+                total += np.log(chosen / expected)
+                chosen, expected = 1.0, 1.0
+        out[i] = (total + np.log(chosen / expected)) / buckets.shape[0]
     return 0
 
 
