@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 
 from agents.budget import Budget
+from agents.drift import Drift
 from agents.events import Events
 from agents.windows import BELOW_ERRORS, CLEAR_ERRORS, WINDOWS, Sample, Windows
 from online_models.base import Context
@@ -73,6 +74,8 @@ class Scorer:
         #: Those that could not be ranked because of an error.
         self.failed = 0
         self.below_baselines = False
+        #: Of the share of positives that served lists hold.
+        self.drift = Drift()
         self._seed = seed ^ SALT
         self._half_life = 0
 
@@ -153,11 +156,19 @@ class Scorer:
     def _add(self, sample: Sample) -> None:
         windows = self.windows
         windows.add(sample)
+        self._follow(sample)
         if windows.scored % LOOK_EVERY:
             return
         recalls = windows.recalls(max(WINDOWS))
         self._half_life = int(np.argmax([recalls[name] for name in _DECAYED]))
         self._look()
+
+    def _follow(self, sample: Sample) -> None:
+        """Count a change of what served lists find, and say so where it is one for the worse."""
+        change = self.drift.add(float(sample.places["served"] != ABSENT))
+        if change is not None and change.direction == "down":
+            recalls = {"before": round(change.before, 4), "after": round(change.after, 4)}
+            log.warning("served lists find less than they did", **recalls)
 
     def _look(self) -> None:
         """Raise the alarm where some window says that `served` is below its baselines; clear it where none does any more."""
@@ -189,6 +200,7 @@ class Scorer:
             "cpu_seconds": budget.spent_s,
             "cpu_ratio": budget.spent_s / max(budget.process_s, 1e-9),
             "below_baselines": self.below_baselines,
+            "drifts": dict(self.drift.changes),
             "popularity_half_life": HALF_LIVES[self._half_life],
             "hits": {arm: windows.hits[arm] for arm in ARMS},
             "own_lags": windows.own_lags,

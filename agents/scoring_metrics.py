@@ -16,6 +16,8 @@ def publish(figures: Mapping[str, Any]) -> None:
     metrics.ONLINE_CPU.set(figures["cpu_ratio"])
     for part in ("own", "shared"):
         metrics.ONLINE_LAGS.labels(part).set(figures[f"{part}_lags"])
+    for direction, count in figures["drifts"].items():
+        metrics.ONLINE_DRIFTS.labels(direction).set(count)
     metrics.SERVED_BELOW_BASELINES.set(figures["below_baselines"])
     for gauge, name in ((metrics.ONLINE_HITS, "hits"), (metrics.ONLINE_GAIN, "gains")):
         for arm, total in figures[name].items():

@@ -142,6 +142,12 @@ ONLINE_LAG = Gauge(
 ONLINE_LAGS = Gauge(
     "headrace_online_lag_events_sum", "Sum of these lags over all scored positives", ["part"], registry=REGISTRY
 )
+ONLINE_DRIFTS = Gauge(
+    "headrace_online_drifts",
+    "Times that the share of positives in served lists has changed for good since the start, by direction: up, down",
+    ["direction"],
+    registry=REGISTRY,
+)
 SERVED_BELOW_BASELINES = Gauge(
     "headrace_served_below_baselines",
     "1 while served lists are significantly below popularity or co-visitation in a window of at least 500 scored positives",
