@@ -21,9 +21,14 @@ MAX_BODY_BYTES = 2 << 20
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON answer."""
+    kind = "application/problem+json" if isinstance(body, Failure) else "application/json"
     return web.Response(
-        body=msgspec.json.encode(body), status=status, content_type="application/json", charset="utf-8", headers=headers
+        body=msgspec.json.encode(body), status=status, content_type=kind, charset="utf-8", headers=headers
     )
+
+
+def _failed(status: int, error: str, detail: str, headers: dict[str, str] | None = None) -> web.Response:
+    return answer(Failure.of(status, error, detail), status, headers)
 
 
 @web.middleware
@@ -34,18 +39,16 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await handler(request)
     except Problem as problem:
-        response = answer(Failure(problem.reason, problem.detail), problem.status, problem.headers)
+        response = _failed(problem.status, problem.reason, problem.detail, problem.headers)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = answer(
-            Failure(error.reason.lower().replace(" ", "_"), f"{request.method} {request.path}"), error.status
-        )
+        response = _failed(error.status, error.reason.lower().replace(" ", "_"), f"{request.method} {request.path}")
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
     except Exception:
         log.exception("request failed", method=request.method, route=_route(request))
-        response = answer(Failure("internal", "the answer could not be computed; the log says why"), 500)
+        response = _failed(500, "internal", "the answer could not be computed; the log says why")
     metrics.REQUEST_SECONDS.labels(_route(request), f"{response.status // 100}xx").observe(time.perf_counter() - began)
     return response
 

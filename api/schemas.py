@@ -1,5 +1,7 @@
 """Answers as they travel: one struct each, encoded by msgspec."""
 
+from http import HTTPStatus
+
 import msgspec
 
 
@@ -76,7 +78,24 @@ class Stored(msgspec.Struct):
 
 
 class Failure(msgspec.Struct):
-    """Answer to a request that cannot be met."""
+    """Answer to a request that cannot be met: problem details (RFC 9457).
 
-    error: str
+    Attributes
+    ----------
+    type : names the kind of problem for machines, and does not change
+    title : what the status means
+    status : of the answer
+    detail : one sentence for people
+    error : the last part of `type`, in one word
+    """
+
+    type: str
+    title: str
+    status: int
     detail: str
+    error: str
+
+    @classmethod
+    def of(cls, status: int, error: str, detail: str) -> "Failure":
+        """Details of a problem that is named by one word."""
+        return cls(f"urn:headrace:problem:{error}", HTTPStatus(status).phrase, status, detail, error)

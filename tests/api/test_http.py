@@ -163,7 +163,7 @@ def test_accepted_and_rejected_events_of_one_request(http: httpx.Client) -> None
 def test_a_bad_body_is_named_and_the_next_request_is_served(http: httpx.Client, content: bytes, status: int) -> None:
     answer = http.post("/v1/events", content=content)
     assert answer.status_code == status
-    assert set(answer.json()) == {"error", "detail"}
+    assert set(answer.json()) == {"type", "title", "status", "detail", "error"}
     assert http.get("/healthz").status_code == 200
 
 
@@ -184,8 +184,16 @@ def test_a_bad_body_is_named_and_the_next_request_is_served(http: httpx.Client, 
 def test_a_bad_request_is_an_answer_in_json(http: httpx.Client, method: str, path: str, status: int) -> None:
     answer = http.request(method, path)
     assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"].startswith("application/json")
-    answer.json()
+    if status == 200:
+        assert answer.headers["content-type"].startswith("application/json")
+        answer.json()
+        return
+    # RFC 9457.
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    body = answer.json()
+    assert (body["status"], body["type"]) == (status, f"urn:headrace:problem:{body['error']}")
+    assert body["title"] == answer.reason_phrase
+    assert body["detail"]
 
 
 @pytest.mark.usefixtures("audience")
