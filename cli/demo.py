@@ -29,7 +29,7 @@ from cli.worker_client import WorkerClient, WorkerUnavailable
 from infra.embedded_kafka import EmbeddedKafka
 from infra.logs import configure_logs
 from infra.settings import Settings
-from ingestion.produce import produce_videos
+from ingestion.produce import produce_users, produce_videos
 from topics.interactions import Interaction
 from topics.specs import INTERACTIONS, ensure_topics, specs
 
@@ -103,7 +103,10 @@ class _Demo:
             self.say(f"Kafka is up on {kafka.bootstrap}; starting the worker")
             worker = stack.enter_context(own_worker(self.settings, folder, kafka, self.say))
             source = open_source(self.settings.data, self.settings.seed, limit, int(time.time() * 1000))
-            self.say(f"Worker (process {worker.pid}) ready on {worker.url}; loading {len(source.videos):,} videos")
+            users = f" and what is known of {len(source.users):,} users" if source.users else ""
+            self.say(
+                f"Worker (process {worker.pid}) ready on {worker.url}; loading {len(source.videos):,} videos{users}"
+            )
             self._load_catalogue(kafka, worker, source)
             self.say(f"Replaying {source.rows:,} rows of {source.about}; times are moved so that it ends now")
             return self._watch(kafka, worker, source, speed, stack)
@@ -115,6 +118,7 @@ class _Demo:
     def _load_catalogue(self, kafka: EmbeddedKafka, worker: Worker, source: DemoSource) -> None:
         """Load the videos and wait until they can be recommended: freshness is not to measure this queue."""
         produce_videos(kafka.bootstrap, source.videos)
+        produce_users(kafka.bootstrap, source.users)
         shown = sum(not video.hidden for _, video in source.videos)
         client = WorkerClient(worker.url)
         while client.gauge("headrace_videos") < shown:

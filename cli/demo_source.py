@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from ingestion.event_table import EventTable
 from ingestion.simulate import Audience
-from ingestion.source import read_event_table, read_videos
-from topics.catalog import Video
+from ingestion.source import read_event_table, read_users, read_videos
+from topics.catalog import User, Video
 from topics.interactions import Event, Interaction, event_code
 
 FOLDER = "kuairand-pure"
@@ -30,7 +30,7 @@ FIRST_OF_ROW: Event = "impression"
 
 @dataclass(frozen=True)
 class DemoSource:
-    """Videos by id, and the events of `rows` rows."""
+    """Videos by id, the events of `rows` rows, and what is known of users beside them."""
 
     name: str
     about: str
@@ -38,6 +38,7 @@ class DemoSource:
     events: Iterator[Interaction]
     events_expected: int
     rows: int
+    users: list[tuple[str, User]]
 
 
 def open_source(data: Path | None, seed: int, limit: int | None, now_ms: int) -> DemoSource:
@@ -58,6 +59,8 @@ def open_source(data: Path | None, seed: int, limit: int | None, now_ms: int) ->
         about = "KuaiRand-Pure, a real short-video log of two weeks (Gao et al. 2022)"
         table = read_event_table(folder / "interactions.parquet")
         videos = list(read_videos(folder / "videos.csv"))
+        described = folder / "users.csv"
+        users = list(read_users(described)) if described.exists() else []
         rows, count = first_rows(table, limit)
         name, events, last_ms = FOLDER, table.interactions(0, count), int(table.at_ms[count - 1])
     else:
@@ -65,12 +68,13 @@ def open_source(data: Path | None, seed: int, limit: int | None, now_ms: int) ->
         about = f"a made-up audience of {SIMULATED_USERS:,} users, seed {seed} ({where})"
         audience = Audience(seed, SIMULATED_USERS, SIMULATED_VIDEOS)
         videos, rows, count, last_ms = audience.videos(), limit or SIMULATED_ROWS, 0, 0
+        users = []
         for event in _cut(audience, rows):  # once for its length and its end, and again to be sent
             count, last_ms = count + 1, event.at_ms
         name, events = "simulated", _cut(audience, rows)
     by_ms = now_ms - last_ms
     moved = [(video_id, _move_video(video, by_ms)) for video_id, video in videos]
-    return DemoSource(name, about, moved, move(events, by_ms), count, rows)
+    return DemoSource(name, about, moved, move(events, by_ms), count, rows, users)
 
 
 def first_rows(table: EventTable, limit: int | None) -> tuple[int, int]:
