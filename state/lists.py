@@ -208,8 +208,13 @@ def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list
     if explores:
         liked = float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= TASTE
         return [Why("new", "new, and like what you watch" if liked else "known to few yet")]
-    lifted = float(engine.segments.lifts(np.array([row], np.int32), context.segments, context.ticks)[0]) >= LIFTED
-    alike = [Why("segment", "liked more by people like you")] if lifted else []
+    alike = []
+    # Most users have none: for them nothing is looked up, place by place.
+    if (
+        context.segments.any()
+        and engine.segments.lifts(np.array([row], np.int32), context.segments, context.ticks)[0] >= LIFTED
+    ):
+        alike = [Why("segment", "liked more by people like you")]
     if not len(context.history):
         return alike or [Why("trending", "watched by many now")]
     reasons = []
