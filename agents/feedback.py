@@ -14,7 +14,6 @@ import structlog
 from agents.events import Events
 from agents.inbox import due, took
 from agents.ranking import drawn
-from online_models.base import Context
 from online_models.counters import in_partition
 from online_models.features import Votes
 from online_models.heads import HEADS, INPUTS
@@ -135,9 +134,7 @@ def _open(
     if found is not None and found[0].inputs is not None:
         inputs = found[0].inputs[found[1]].copy()
     else:
-        history, passed = admitted.histories[e], admitted.passes[e]
-        segments = users.segments[slot]
-        context = Context(history[history >= 0], users.p[slot], engine.now(), passed[passed >= 0], segments=segments)
+        context = engine.context_before(slot, admitted.histories[e], admitted.passes[e])
         rows = np.array([row], np.int32)
         described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(replica)))
         if described.broken[0]:

@@ -7,7 +7,6 @@ nothing.
 
 import numpy as np
 
-from online_models.base import Context
 from online_models.counters import in_partition, uniforms
 from online_models.features import FEATURES
 from state import ranking
@@ -95,13 +94,7 @@ def teach(
     if not replica.described(row) and not replica.counts[row].any():
         # It has come with this event: nobody could have listed it.
         return "no_candidate"
-    context = Context(
-        history[history >= 0],
-        engine.users.p[slot],
-        engine.now(),
-        passed[passed >= 0],
-        segments=engine.users.segments[slot],
-    )
+    context = engine.context_before(slot, history, passed)
     allowed = engine.allowed(slot)
     allowed[row] = replica.active[row]
     found = ranking.propose_with(engine, context, allowed, row)

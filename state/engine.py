@@ -135,6 +135,11 @@ class Engine:
         segments = self.users.segments[slot]
         return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0], behaviour, segments)
 
+    def context_before(self, slot: int, history: Int32Array, passed: Int32Array) -> Context:
+        """What was known of the user in `slot` when these (int32, newest first, -1 for none) were their positives and passes."""
+        segments = self.users.segments[slot]
+        return Context(history[history >= 0], self.users.p[slot], self.now(), passed[passed >= 0], segments=segments)
+
     def stranger(self) -> Context:
         """What scoring knows of a user it has never met."""
         return Context(np.empty(0, np.int32), np.zeros(FACTORS, np.float32), self.now())
