@@ -9,8 +9,10 @@ import faust
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
+from api import scenarios
 from api.middleware import MAX_BODY_BYTES, problems
 from api.producer import LogWriter
+from api.requests import Presets
 from api.views import mount
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
@@ -95,7 +97,7 @@ def create_app(
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
     writer = LogWriter(bootstrap, settings.partitions)
-    mount(app, writer)
+    mount(app, writer, _presets(settings.scenarios))
     app.add_closer(writer.stop)
     return app
 
@@ -114,6 +116,15 @@ def _signals(path: Path | None) -> SignalTable:
         return SignalTable.parse(path.read_bytes())
     except (OSError, BadSignals) as error:
         raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
+
+
+def _presets(path: Path | None) -> Presets:
+    if path is None:
+        return {}
+    try:
+        return scenarios.parse(path.read_bytes())
+    except (OSError, scenarios.BadScenarios) as error:
+        raise SettingsError(f"HEADRACE_SCENARIOS={str(path)!r}: {error}") from error
 
 
 def _mount_tables(app: HeadraceApp) -> None:

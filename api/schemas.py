@@ -27,7 +27,8 @@ class Recommendations(msgspec.Struct):
 
     `source` says who answered (`owner`: live state of the user; `session`: what was just watched, and nothing else is known;
     `trending`: nothing is known of the user, neither events nor words; `replica`: the user's shard is not here). The state includes
-    all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0.
+    all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0. `next_cursor` asks for
+    the next page; null where there is none.
     """
 
     user_id: str | None
@@ -36,6 +37,7 @@ class Recommendations(msgspec.Struct):
     as_of_ms: int
     offset: int
     items: list[Item]
+    next_cursor: str | None = None
 
 
 class SimilarVideos(msgspec.Struct):

@@ -13,16 +13,18 @@ from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import HeadraceApp
+from api.cursor import encode_cursor
 from api.errors import Problem, bad_request, not_found, unavailable
 from api.middleware import answer
 from api.producer import LogWriter
-from api.requests import DEFAULT_N, MAX_N, ListRequest, from_body, from_query, require_id
+from api.requests import DEFAULT_N, MAX_N, ListRequest, Presets, from_body, from_query, require_id, whole_number
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
 from infra import metrics
 from online_models.base import Context
 from state.errors import StateError
-from state.lists import Served, list_inputs, personal_list, similar, trending
+from state.lists import MAX_SESSION, Served, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
+from state.stages import Stages
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
 from topics.partitions import partition_of
@@ -39,6 +41,7 @@ class ApiView(View):
 
     app: HeadraceApp
     log_writer: LogWriter
+    presets: Presets
 
     @property
     def headrace(self) -> HeadraceApp:
@@ -49,6 +52,13 @@ class ApiView(View):
         """Refuse with 503 while the first recovery has not ended: an answer from nothing would look like an answer."""
         if not self.headrace.started_once:
             raise unavailable("state is being recovered")
+
+    def known(self, video_id: str) -> int:
+        """The video's row. Raises Problem where nobody knows it."""
+        row = self.headrace.engine.replica.find(require_id(video_id, "video_id"))
+        if row is None or self.headrace.engine.replica.deleted[row]:
+            raise not_found(f"no video {video_id!r} in the catalogue or the log")
+        return row
 
     def now_ms(self) -> int:
         """Wall clock."""
@@ -67,10 +77,10 @@ class ApiView(View):
 
 
 def _count(request: web.Request) -> int:
-    text = request.query.get("n", str(DEFAULT_N))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_N:
-        raise bad_request("bad_n", f"n must be a whole number from 1 to {MAX_N}, got {text[:20]!r}")
-    return int(text)
+    n = whole_number("n", request.query.get("n", str(DEFAULT_N)))
+    if not 1 <= n <= MAX_N:
+        raise bad_request("bad_n", f"n must be from 1 to {MAX_N}, got {n}")
+    return n
 
 
 class Lists(ApiView):
@@ -79,19 +89,14 @@ class Lists(ApiView):
     async def list_for(self, asked: ListRequest) -> Any:
         """The list, as soon as it includes what it should, or has waited for that as long as it may."""
         self.require_ready()
-        app, user_id = self.headrace, asked.user_id
+        app, user_id, wish = self.headrace, asked.user_id, asked.wish()
         partition = None if user_id is None else partition_of(user_id.encode(), app.options.partitions)
         if partition is not None and asked.min_offset:
             await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
+        stages = Stages()
         try:
             served, source, context = personal_list(
-                app.engine,
-                user_id,
-                -1 if partition is None else partition,
-                asked.n,
-                exclude=asked.exclude,
-                session=asked.session,
-                wanted=asked.wanted,
+                app.engine, user_id, -1 if partition is None else partition, wish, stages
             )
         except StateError as error:
             # A row on the disk cannot be read, and so not be learned with either.
@@ -101,7 +106,9 @@ class Lists(ApiView):
         recommendation_id = uuid.uuid4().hex
         if user_id is not None and shard is not None and served:
             self._log(recommendation_id, user_id, source, served, context)
-        return answer(
+            stages.mark("log")
+        codes = app.engine.replica.hashes[[place.row for place in served]]
+        response = answer(
             Recommendations(
                 user_id=user_id,
                 recommendation_id=recommendation_id,
@@ -109,8 +116,13 @@ class Lists(ApiView):
                 as_of_ms=app.as_of_ms(partition, self.now_ms()),
                 offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
                 items=self.items(served),
+                next_cursor=encode_cursor(wish.shown, codes) if len(served) == wish.n else None,
             )
         )
+        stages.mark("encode")
+        for stage, seconds in stages.seconds:
+            metrics.STAGE_SECONDS.labels(stage).observe(seconds)
+        return response
 
     async def _reach(self, partition: int, offset: int, within_s: float) -> None:
         """Wait until the user's shard has learned all below `offset`; not for a shard that another worker owns."""
@@ -139,7 +151,7 @@ class Recommend(Lists):
 
     async def get(self, request: Any, user_id: str) -> Any:
         """A list for a user; somebody unknown gets what is trending and new."""
-        return await self.list_for(from_query(request, user_id))
+        return await self.list_for(from_query(request, self.presets, user_id=user_id))
 
 
 class RecommendAnybody(Lists):
@@ -147,11 +159,26 @@ class RecommendAnybody(Lists):
 
     async def get(self, request: Any) -> Any:
         """A list, asked for by a query string."""
-        return await self.list_for(from_query(request))
+        return await self.list_for(from_query(request, self.presets))
 
     async def post(self, request: Any) -> Any:
         """A list, asked for by a JSON body."""
-        return await self.list_for(await from_body(request))
+        return await self.list_for(await from_body(request, self.presets))
+
+
+class Next(Lists):
+    """`GET /v1/next/{video_id}`: what goes on after a video."""
+
+    async def get(self, request: Any, video_id: str) -> Any:
+        """A list for whoever watches the video now: the user, if one is named, or anybody."""
+        self.require_ready()
+        self.known(video_id)
+        asked = from_query(request, self.presets)
+        if len(asked.session) >= MAX_SESSION:
+            raise bad_request(
+                "bad_session", f"session has room for {MAX_SESSION - 1} videos beside the one in the path"
+            )
+        return await self.list_for(msgspec.structs.replace(asked, session=(*asked.session, video_id)))
 
 
 class Similar(ApiView):
@@ -160,10 +187,7 @@ class Similar(ApiView):
     async def get(self, request: Any, video_id: str) -> Any:
         """Videos that go with one."""
         self.require_ready()
-        row = self.headrace.engine.replica.find(require_id(video_id, "video_id"))
-        if row is None or self.headrace.engine.replica.deleted[row]:
-            raise not_found(f"no video {video_id!r} in the catalogue or the log")
-        served = similar(self.headrace.engine, row, _count(request))
+        served = similar(self.headrace.engine, self.known(video_id), _count(request))
         return answer(SimilarVideos(video_id, self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -306,6 +330,7 @@ class Metrics(ApiView):
 ROUTES: dict[str, type[ApiView]] = {
     "/v1/recommend": RecommendAnybody,
     "/v1/recommend/{user_id}": Recommend,
+    "/v1/next/{video_id}": Next,
     "/v1/similar/{video_id}": Similar,
     "/v1/trending": TrendingView,
     "/v1/events": Events,
@@ -317,8 +342,11 @@ ROUTES: dict[str, type[ApiView]] = {
 }
 
 
-def mount(app: HeadraceApp, writer: LogWriter) -> None:
+def mount(app: HeadraceApp, writer: LogWriter, presets: Presets) -> None:
     """Put the API on the worker's web server."""
     for pattern, view in ROUTES.items():
-        bound = cast("type[ApiView]", type(view.__name__, (view,), {"log_writer": writer, "__doc__": view.__doc__}))
+        bound = cast(
+            "type[ApiView]",
+            type(view.__name__, (view,), {"log_writer": writer, "presets": presets, "__doc__": view.__doc__}),
+        )
         app.page(pattern, name=view.__name__.lower())(bound)

@@ -58,6 +58,13 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
     registry=REGISTRY,
 )
+STAGE_SECONDS = Histogram(
+    "headrace_stage_seconds",
+    "Time of a list's stages: filter, candidates, rank, diversify, explain, log, encode",
+    ["stage"],
+    buckets=(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05),
+    registry=REGISTRY,
+)
 STEP_SECONDS = Histogram(
     "headrace_step_seconds",
     "Time for which one micro-batch held the loop, by agent",

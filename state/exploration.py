@@ -112,9 +112,28 @@ class Exploration:
         drawn = self._next_draw()
         if drawn >= self.share:
             return None
+        return self._draw(drawn < TURN_SHARE * self.share, context, allowed, listed, newest, rate, user)
+
+    def choose_for(
+        self, context: Context, allowed: BoolArray, listed: Int32Array, newest: Int32Array, rate: float, user: int
+    ) -> int | None:
+        """A row for a place that explores on request; counts the offer. Parameters as of `choose`."""
+        return self._draw(self._next_draw() < TURN_SHARE, context, allowed, listed, newest, rate, user)
+
+    def _draw(
+        self,
+        turn: bool,
+        context: Context,
+        allowed: BoolArray,
+        listed: Int32Array,
+        newest: Int32Array,
+        rate: float,
+        user: int,
+    ) -> int | None:
+        """What is next in turn, if that is what is wanted, or the largest draw; counts the offer."""
         self._grow(len(allowed))
         row = None
-        if drawn < TURN_SHARE * self.share:
+        if turn:
             row = self._in_turn(allowed, listed, user)
         if row is None:
             row = self._largest_draw(context, allowed, listed, newest, rate)

@@ -129,6 +129,10 @@ class ServedLists:
         """Whether the user with this id has any list."""
         return key in self._of_user
 
+    def left_alone(self, key: bytes) -> list[UInt64Array]:
+        """Of each list that the user with this id has had lately, hashes (uint64) of the videos that nothing followed."""
+        return [served.codes[~served.engaged] for served in self._of_user.get(key, ())]
+
     def find(self, key: bytes, code: int, at_ms: int) -> tuple[ServedList, int] | None:
         """The user's latest list that has the video and was before them at `at_ms`, and its place there."""
         for served in reversed(self._of_user.get(key, ())):

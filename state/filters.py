@@ -2,21 +2,18 @@
 
 Flows in: a filter and an engine. Flows out: what may be listed, in two steps: by columns, for all rows at once, which may let a few
 through that only look alike; and by the catalogue's own record, for those that are about to be listed. Always holds: what is listed
-is what the record says; of a video's categories the first `CATEGORIES` can be asked for.
+is what the record says.
 """
 
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
-from online_models.content import CATEGORIES, DAY_MS, LAST_DAY, code_of
+from online_models.content import DAY_MS, LAST_DAY, code_of
 from state.engine import Engine
+from state.expression import ROOM, Expression
 from state.types import BoolArray
 from topics.catalog import Video
-
-#: Durations are kept as float32 logarithms: by columns they are compared with room for that.
-ROOM = 1e-5
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,7 @@ class Filter:
     categories, languages : one of these, whatever their case
     min_duration_seconds, max_duration_seconds : inclusive
     published_after_ms : milliseconds since 1970, inclusive
+    expression : what else must hold
     """
 
     categories: tuple[str, ...] = ()
@@ -35,6 +33,7 @@ class Filter:
     min_duration_seconds: float | None = None
     max_duration_seconds: float | None = None
     published_after_ms: int | None = None
+    expression: Expression | None = None
 
     def __bool__(self) -> bool:
         """Whether it asks anything."""
@@ -45,7 +44,9 @@ class Filter:
         n, columns = len(allowed), engine.content.columns
         if self.categories:
             codes = [code_of(name) for name in self.categories]
-            allowed &= np.isin(columns["categories"][:n], codes).any(axis=1)
+            named = columns["categories"][:n]
+            # A full row may have left some out.
+            allowed &= np.isin(named, codes).any(axis=1) | named.all(axis=1)
         if self.languages:
             allowed &= np.isin(columns["language"][:n], [code_of(name) for name in self.languages])
         duration = columns["duration"][:n]
@@ -55,13 +56,19 @@ class Filter:
             allowed &= (duration > 0) & (duration <= np.log1p(self.max_duration_seconds) * (1.0 + ROOM))
         if self.published_after_ms is not None:
             allowed &= columns["published"][:n] > min(self.published_after_ms // DAY_MS, LAST_DAY - 1)
+        if self.expression is not None:
+            allowed &= self.expression.sides(engine, slice(0, n))[1]
 
-    def admits(self, video: Video | None) -> bool:
-        """Whether the record fits; nothing fits that is not described."""
+    def admits(self, engine: Engine, row: int) -> bool:
+        """Whether the row's record fits; nothing fits that is not described."""
+        video = engine.replica.video(row)
         if video is None:
             return not self
+        return self._fits(video) and (self.expression is None or self.expression.admits(engine, row))
+
+    def _fits(self, video: Video) -> bool:
         if self.categories:
-            own = {name.casefold() for name in islice(video.categories, CATEGORIES)}
+            own = {name.casefold() for name in video.categories}
             if own.isdisjoint(name.casefold() for name in self.categories):
                 return False
         if self.languages and (video.language or "").casefold() not in {name.casefold() for name in self.languages}:

@@ -17,10 +17,14 @@ from online_models.features import Votes
 from state import ranking
 from state.engine import Engine
 from state.exploration import NOBODY, TASTE
+from state.expression import Expression
 from state.filters import ANY, Filter
+from state.mixing import mixed, pool_of
 from state.prediction import inputs_of
-from state.ranking import Scored, best, score_candidates, score_rows
-from state.types import BoolArray, Float32Array, Int32Array
+from state.ranking import Scored, best, best_of, score_candidates, score_rows
+from state.stages import Stages
+from state.tuning import MAX_EXPLORED, PLAIN, Tuning
+from state.types import BoolArray, Float32Array, Int32Array, UInt32Array, UInt64Array
 from topics.partitions import stable_hash
 
 #: Shorter lists have no room for a place of exploration.
@@ -33,6 +37,12 @@ REASON_LAGS = 10
 #: what is named by that: a quarter.
 ALIKE = 0.3
 LIFTED = 0.22
+#: What is among so many most popular videos is said to be trending, if nothing else is known.
+TOP = 50
+#: The least that one list left alone adds to log-odds: a rotation of 1 holds back, and does not forbid.
+HELD_BACK = -20.0
+#: Records that are looked at, beside the candidates', for what fits a filter.
+LOOKED_AT = 2_000
 
 
 #: Row, score, and whether the place explores.
@@ -66,31 +76,46 @@ class PersonalList(NamedTuple):
     context: Context
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for.
+
+    Attributes
+    ----------
+    n : length
+    offset : places to leave out at its top
+    exclude : ids of videos that must not be in it
+    session : ids of videos that were just watched, the latest last: before the user's own history, as if they had been positives
+    wanted : what the videos must be
+    tuning : how the list is made
+    shown : uint32, shape (m,); the lower halves of hashes of videos that were in the pages before
+    """
+
+    n: int
+    offset: int = 0
+    exclude: Sequence[str] = ()
+    session: Sequence[str] = ()
+    wanted: Filter = ANY
+    tuning: Tuning = PLAIN
+    shown: UInt32Array | None = None
+
+
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
-    served, source, _ = personal_list(engine, user_id, partition, n)
+    served, source, _ = personal_list(engine, user_id, partition, Wish(n))
     return served, source
 
 
 def personal_list(
-    engine: Engine,
-    user_id: str | None,
-    partition: int,
-    n: int,
-    *,
-    exclude: Sequence[str] = (),
-    session: Sequence[str] = (),
-    wanted: Filter = ANY,
+    engine: Engine, user_id: str | None, partition: int, wish: Wish, stages: Stages | None = None
 ) -> PersonalList:
-    """A list of up to `n` videos.
+    """A list of up to `wish.n` videos.
 
     Parameters
     ----------
     user_id : None for somebody without an account, of whom only the session is known
     partition : of the user
-    exclude : ids of videos that must not be in it
-    session : ids of videos that were just watched, the latest last: before the user's own history, as if they had been positives
-    wanted : what the videos must be
+    stages : told where the time goes
     """
     slot = None
     if user_id is not None:
@@ -98,31 +123,99 @@ def personal_list(
     context = engine.stranger() if slot is None else engine.context(slot)
     source = "owner" if len(context.history) or context.segments.any() else "trending"
     allowed = engine.allowed(slot)
-    allowed[_known(engine, exclude)] = False
-    wanted.narrow(engine, allowed)
-    watched = _known(engine, session)
+    allowed[_known(engine, wish.exclude)] = False
+    if wish.shown is not None:
+        allowed[_coded(engine, wish.shown)] = False
+    wish.wanted.narrow(engine, allowed)
+    watched = _known(engine, wish.session)
     if len(watched):
         allowed[watched] = False
         latest = list(dict.fromkeys([*watched[::-1].tolist(), *context.history.tolist()]))[:HISTORY]
         context = context._replace(history=np.array(latest, np.int32))
         source = "session" if source == "trending" else source
-    scored = _admitted(engine, context, allowed, n, wanted) if wanted else None
-    places = _places(engine, context, allowed, n, user_id, scored)
-    served = [
-        Served(row, score, _reasons(engine, context, row, explores), explores)
-        for row, score, explores in places
-        if not explores or wanted.admits(engine.replica.video(row))
-    ]
+    if stages is not None:
+        stages.mark("filter")
+    lists = engine.shards[partition].served if user_id is not None and partition in engine.shards else None
+    held_back = [] if lists is None or user_id is None else lists.left_alone(user_id.encode())
+    n = wish.n + wish.offset
+    scored = _chosen(engine, context, allowed, n, wish, held_back, stages)
+    places = _places(engine, context, allowed, n, user_id, scored, wish)
+    if stages is not None:
+        stages.mark("diversify")
+    reasons = _Reasons(engine, context)
+    served = [Served(row, score, reasons.of(row, explores), explores) for row, score, explores in places[wish.offset :]]
+    if stages is not None:
+        stages.mark("explain")
     return PersonalList(served, source, context)
 
 
-def _admitted(engine: Engine, context: Context, allowed: BoolArray, n: int, wanted: Filter) -> Scored:
-    """The best `n` whose records fit."""
-    scored = score_candidates(engine, context, allowed, n)
-    order = best(scored.scores, len(scored.scores))
-    fit = (place for place in order.tolist() if wanted.admits(engine.replica.video(int(scored.rows[place]))))
-    places = np.array(list(islice(fit, n)), np.int32)
-    return Scored(scored.rows[places], scored.scores[places])
+def _chosen(
+    engine: Engine,
+    context: Context,
+    allowed: BoolArray,
+    n: int,
+    wish: Wish,
+    held_back: Sequence[UInt64Array],
+    stages: Stages | None,
+) -> Scored:
+    """The `n` that are listed, in their order, as far as nothing explores."""
+    tuning, wanted = wish.tuning, wish.wanted
+    pool = pool_of(n) if tuning.mixes else n
+    scored = score_candidates(engine, context, allowed, pool, objective=tuning.objective, stages=stages)
+    if not wanted and not tuning.reorders:
+        return best_of(scored, n)
+    scores = scored.scores.copy()
+    for boost in tuning.boosts:
+        scores[_fits(engine, boost.when, scored.rows)] += np.float32(np.log(boost.factor))
+    if tuning.rotation > 0.0:
+        back = max(float(np.log1p(-min(tuning.rotation, 1.0 - 1e-9))), HELD_BACK)
+        for codes in held_back:
+            scores[np.isin(engine.replica.hashes[scored.rows], codes)] += np.float32(back)
+    places = best(scores, pool if not wanted else len(scores))
+    if wanted:
+        fit = (place for place in places.tolist() if wanted.admits(engine, int(scored.rows[place])))
+        places = np.array(list(islice(fit, pool)), np.int32)
+    found = Scored(scored.rows[places], scores[places])
+    if wanted and len(places) < n:
+        found = _with_others(engine, allowed, scored.rows, found, n, wanted)
+    return mixed(engine, found, n, tuning) if tuning.mixes else Scored(found.rows[:n], found.scores[:n])
+
+
+def _fits(engine: Engine, when: Expression, rows: Int32Array) -> BoolArray:
+    """Which rows the expression admits; records are read where columns do not tell."""
+    sure, may = when.sides(engine, rows)
+    fits: BoolArray = sure.copy()
+    for place in np.flatnonzero(may & ~sure).tolist():
+        fits[place] = when.admits(engine, int(rows[place]))
+    return fits
+
+
+def _with_others(
+    engine: Engine, allowed: BoolArray, candidates: Int32Array, found: Scored, n: int, wanted: Filter
+) -> Scored:
+    """What is found, and then what else fits, most popular first: columns said that more of the candidates would."""
+    others = allowed.copy()
+    others[candidates] = False
+    rows = np.flatnonzero(others)
+    popular = engine.popularity.levels(engine.now(), len(allowed))[rows, 0]
+    order = rows[np.argsort(-popular, kind="stable")][:LOOKED_AT]
+    fit = list(islice((row for row in order.tolist() if wanted.admits(engine, row)), n - len(found.rows)))
+    last = float(found.scores[-1]) if len(found.scores) else 0.0
+    return Scored(
+        np.append(found.rows, fit).astype(np.int32),
+        np.append(found.scores, np.full(len(fit), last)).astype(np.float32),
+    )
+
+
+def _coded(engine: Engine, halves: UInt32Array) -> Int32Array:
+    """Rows of the videos whose hashes have one of these lower halves; int32."""
+    codes = engine.replica.hashes[: len(engine.replica)].astype(np.uint32)
+    # Most share not even their last 16 bits with any: a look-up for all, a search for the few that are left.
+    ends = np.zeros(1 << 16, np.bool_)
+    ends[halves & 0xFFFF] = True
+    rows = np.flatnonzero(ends[codes & 0xFFFF])
+    coded: Int32Array = rows[np.isin(codes[rows], halves)].astype(np.int32)
+    return coded
 
 
 def _known(engine: Engine, video_ids: Sequence[str]) -> Int32Array:
@@ -149,25 +242,40 @@ def rank(
     user_id : to whom an exploring place counts as offered; None: to nobody
     scored : the best `n` of the candidates, where they are known already
     """
-    return np.array([row for row, _, _ in _places(engine, context, allowed, n, user_id, scored)], np.int32)
+    if scored is None:
+        scored = score_rows(engine, context, allowed, n)
+    return np.array([row for row, _, _ in _places(engine, context, allowed, n, user_id, scored, Wish(n))], np.int32)
 
 
 def _places(
-    engine: Engine, context: Context, allowed: BoolArray, n: int, user_id: str | None, scored: Scored | None = None
+    engine: Engine,
+    context: Context,
+    allowed: BoolArray,
+    n: int,
+    user_id: str | None,
+    scored: Scored,
+    wish: Wish,
 ) -> list[Place]:
-    """The ranked rows; where the list explores, its last place is an unproven video's."""
-    if scored is None:
-        scored = score_rows(engine, context, allowed, n)
+    """The ranked rows; where the list explores, its last places are unproven videos'."""
     places = [(row, score, False) for row, score in zip(scored.rows.tolist(), scored.scores.tolist(), strict=True)]
-    if n < EXPLORE_FROM_N:
+    explore = wish.tuning.explore
+    wanted_here = int(n >= EXPLORE_FROM_N) if explore is None else min(round(explore * wish.n), MAX_EXPLORED)
+    if not wanted_here:
         return places
     user = stable_hash(user_id) if user_id is not None and len(context.history) else NOBODY
     newest, rate = engine.newest_rows(), engine.play_rate
-    row = engine.exploration.choose(context, allowed, scored.rows, newest, rate, user)
-    if row is None:
-        return places
+    choose = engine.exploration.choose if explore is None else engine.exploration.choose_for
     last = places[-1][1] if places else 0.0
-    return [*places[: n - 1], (row, last, True)]
+    explored: list[Place] = []
+    listed = scored.rows
+    for _ in range(wanted_here):
+        row = choose(context, allowed, listed, newest, rate, user)
+        if row is None:
+            break
+        listed = np.append(listed, np.int32(row))
+        if wish.wanted.admits(engine, row):
+            explored.append((row, last, True))
+    return [*places[: n - len(explored)], *explored]
 
 
 def trending(engine: Engine, n: int, allowed: BoolArray | None = None) -> list[Served]:
@@ -204,36 +312,55 @@ def similar(engine: Engine, row: int, n: int) -> list[Served]:
     return served
 
 
-def _reasons(engine: Engine, context: Context, row: int, explores: bool) -> list[Why]:
-    if explores:
-        liked = float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= TASTE
-        return [Why("new", "new, and like what you watch" if liked else "known to few yet")]
-    alike = []
-    # Most users have none: for them nothing is looked up, place by place.
-    if (
-        context.segments.any()
-        and engine.segments.lifts(np.array([row], np.int32), context.segments, context.ticks)[0] >= LIFTED
-    ):
-        alike = [Why("segment", "liked more by people like you")]
-    if not len(context.history):
-        return alike or [Why("trending", "watched by many now")]
-    reasons = []
-    history = context.history[:REASON_LAGS]
-    columns = engine.covisitation.columns
-    weights = np.where(columns["neighbour"][history] == row, columns["weight"][history], 0.0).sum(axis=1)
-    if len(weights) and weights.max() > 0:
-        source = int(history[int(np.argmax(weights))])
-        reasons.append(Why("watched_together", f"because you watched {engine.replica.ids[source]}", source))
-    if float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= ALIKE:
-        reasons.append(Why("content", "like what you watch"))
-    reasons += alike
-    if not reasons:
-        popular = engine.popularity.levels(context.ticks, len(engine.replica))[:, 0]
-        if popular[row] > 0 and (popular > popular[row]).sum() < 50:
-            reasons.append(Why("trending", "watched by many now"))
-        else:
-            reasons.append(Why("taste", "fits what you have liked"))
-    return reasons
+class _Reasons:
+    """Says why a video is in a list; what all places share is looked up once."""
+
+    def __init__(self, engine: Engine, context: Context) -> None:
+        self._engine, self._context = engine, context
+        self._history = context.history[:REASON_LAGS]
+        columns = engine.covisitation.columns
+        self._neighbours, self._weights = columns["neighbour"][self._history], columns["weight"][self._history]
+        #: Most users have none: for them nothing is looked up, place by place.
+        self._segments = bool(context.segments.any())
+        self._popular: Float32Array | None = None
+
+    def of(self, row: int, explores: bool) -> list[Why]:
+        """Reasons for one place."""
+        engine, context = self._engine, self._context
+        if explores:
+            liked = float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= TASTE
+            return [Why("new", "new, and like what you watch" if liked else "known to few yet")]
+        alike = []
+        if self._segments:
+            lift = engine.segments.lifts(np.array([row], np.int32), context.segments, context.ticks)[0]
+            if lift >= LIFTED:
+                alike = [Why("segment", "liked more by people like you")]
+        if not len(context.history):
+            return alike or [Why("trending", "watched by many now")]
+        reasons = []
+        weights = np.where(self._neighbours == row, self._weights, 0.0).sum(axis=1)
+        if weights.max() > 0:
+            source = int(self._history[int(np.argmax(weights))])
+            reasons.append(Why("watched_together", f"because you watched {self._name(source)}", source))
+        if float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= ALIKE:
+            reasons.append(Why("content", "like what you watch"))
+        reasons += alike
+        return reasons or [self._else(row)]
+
+    def _name(self, row: int) -> str:
+        """The video's title, or what it is known by."""
+        video = self._engine.replica.video(row)
+        return video.title if video is not None and video.title else str(self._engine.replica.ids[row])
+
+    def _else(self, row: int) -> Why:
+        """Where no model has a reason of its own."""
+        if self._popular is None:
+            engine = self._engine
+            self._popular = engine.popularity.levels(self._context.ticks, len(engine.replica))[:, 0]
+        popular = self._popular
+        if popular[row] > 0 and (popular > popular[row]).sum() < TOP:
+            return Why("trending", "watched by many now")
+        return Why("taste", "fits what you have liked")
 
 
 def list_inputs(engine: Engine, context: Context, rows: Int32Array) -> Float32Array:

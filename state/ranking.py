@@ -15,7 +15,9 @@ from online_models.features import Described, Votes, describe
 from online_models.selection import mark_first, mark_largest
 from state.engine import Engine
 from state.index import EXACT_BELOW
+from state.objective import Objective
 from state.prediction import inputs_of
+from state.stages import Stages
 from state.types import BoolArray, Float32Array, Int32Array
 from topics.evidence import SHOWN
 
@@ -65,16 +67,33 @@ def score_rows(engine: Engine, context: Context, allowed: BoolArray, n: int, exa
 
 
 def score_candidates(
-    engine: Engine, context: Context, allowed: BoolArray, n: int, exact_below: int = EXACT_BELOW
+    engine: Engine,
+    context: Context,
+    allowed: BoolArray,
+    n: int,
+    exact_below: int = EXACT_BELOW,
+    *,
+    objective: Objective | None = None,
+    stages: Stages | None = None,
 ) -> Scored:
-    """All candidates of a list of `n` in ascending order of rows, with their scores; of a broken one it is minus infinity."""
-    found = find(engine, context, allowed, exact_below, n)
-    scores = engine.ranker.scores(found.described, len(context.history))
-    objective = engine.options.objective
+    """All candidates of a list of `n` in ascending order of rows, with their scores; of a broken one it is minus infinity.
+
+    Parameters
+    ----------
+    objective : what they are ordered by; None: the engine's
+    stages : told of `candidates` and `rank`
+    """
+    rows, votes = propose(engine, context, allowed, exact_below, n)
+    if stages is not None:
+        stages.mark("candidates")
+    found = described(engine, context, rows, votes)
+    scores = engine.ranker.scores(found, len(context.history))
+    objective = objective or engine.options.objective
     if objective.needs_heads:
-        inputs = inputs_of(engine, found.rows, context.behaviour, found.described)
-        scores = objective.combine(scores, engine.heads.logits(inputs))
-    return Scored(found.rows, scores)
+        scores = objective.combine(scores, engine.heads.logits(inputs_of(engine, rows, context.behaviour, found)))
+    if stages is not None:
+        stages.mark("rank")
+    return Scored(rows, scores)
 
 
 def best_of(scored: Scored, n: int) -> Scored:

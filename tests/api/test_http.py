@@ -260,6 +260,61 @@ def test_what_is_excluded_is_in_no_list(http: httpx.Client) -> None:
     assert not set(then) & set(first)
 
 
+@pytest.mark.usefixtures("audience")
+def test_pages_go_on_where_the_one_before_ended(http: httpx.Client) -> None:
+    seen: list[str] = []
+    asked: dict[str, object] = {"user_id": "cat-fan2", "n": 7}
+    while True:
+        answer = http.post("/v1/recommend", json=asked).json()
+        seen += [item["video_id"] for item in answer["items"]]
+        if answer["next_cursor"] is None:
+            break
+        asked["cursor"] = answer["next_cursor"]
+    everything = http.get("/v1/recommend/cat-fan2?n=200").json()
+    assert everything["next_cursor"] is None
+    assert len(set(seen)) == len(seen)
+    assert set(seen) == {item["video_id"] for item in everything["items"]}
+    page = http.get("/v1/recommend/cat-fan2", params={"n": 7, "offset": 7, "explore": 0}).json()["items"]
+    assert page == http.get("/v1/recommend/cat-fan2?n=14&explore=0").json()["items"][7:]
+
+
+@pytest.mark.usefixtures("audience")
+def test_what_is_next_goes_on_from_the_video(http: httpx.Client) -> None:
+    after = http.get("/v1/next/car1?n=5").json()
+    assert after["source"] == "session"
+    assert all(item["video_id"].startswith("car") for item in after["items"][:3])
+    assert "car1" not in {item["video_id"] for item in after["items"]}
+    for_fan = http.get("/v1/next/car1", params={"n": 5, "user_id": "cat-fan4"}).json()
+    assert (for_fan["source"], for_fan["user_id"]) == ("owner", "cat-fan4")
+    assert any(item["video_id"].startswith("car") for item in for_fan["items"])
+    assert http.get("/v1/next/never-heard-of").status_code == 404
+    assert http.get("/v1/next/car1?nn=1").status_code == 400
+    full = "&".join(f"session=v{n}" for n in range(20))
+    assert http.get(f"/v1/next/car1?{full}").json()["error"] == "bad_session"
+
+
+@pytest.mark.usefixtures("audience")
+def test_a_request_can_filter_boost_and_mix(http: httpx.Client) -> None:
+    cats = http.get(
+        "/v1/recommend/car-fan5", params={"n": 5, "filter": "category == 'cat' and id not in ('cat1', 'cat2')"}
+    )
+    assert {item["video_id"][:3] for item in cats.json()["items"]} == {"cat"}
+    rules = [{"filter": "category == 'car'", "factor": 1000}, {"filter": "category == 'cat'", "factor": 0.001}]
+    lifted = http.get(
+        "/v1/recommend/cat-fan5",
+        params={"n": 3, "explore": 0, "boost": [f"{rule['factor']}:{rule['filter']}" for rule in rules]},
+    ).json()
+    assert {item["video_id"][:3] for item in lifted["items"]} == {"car"}
+    same = http.post(
+        "/v1/recommend",
+        json={"user_id": "cat-fan5", "n": 3, "explore": 0, "boosts": rules},
+    ).json()
+    assert same["items"] == lifted["items"]
+    capped = http.get("/v1/recommend/cat-fan5?n=10&max_per_category=1&explore=0").json()["items"]
+    categories = [item["video_id"][:3] for item in capped if item["video_id"][:3] in ("cat", "car")]
+    assert len(categories) == len(set(categories))
+
+
 @pytest.mark.parametrize(
     ("query", "error"),
     [
@@ -267,8 +322,14 @@ def test_what_is_excluded_is_in_no_list(http: httpx.Client) -> None:
         ("wait_ms=5001", "bad_wait_ms"), ("min_duration_seconds=nan", "bad_min_duration_seconds"),
         ("max_duration_seconds=-1", "bad_max_duration_seconds"), ("published_after_ms=soon", "bad_published_after_ms"),
         ("languages=", "bad_languages"), ("&".join(f"categories=c{n}" for n in range(65)), "bad_categories"),
-        ("exclude=", "bad_id"), ("session=" + "x" * 129, "bad_id"),
+        ("exclude=", "bad_exclude"), ("session=" + "x" * 129, "bad_session"), ("session=" + "%C3%A6" * 65, "bad_id"),
         ("&".join(f"session=v{n}" for n in range(21)), "bad_session"), ("user_id=b", "bad_user_id"),
+        ("offset=801", "bad_offset"), ("cursor=AQ", "bad_cursor"), ("cursor=AQ&offset=1", "bad_offset"),
+        ("diversity=2", "bad_diversity"),
+        ("rotation=-0.1", "bad_rotation"), ("explore=inf", "bad_explore"), ("max_per_author=0", "bad_max_per_author"),
+        ("filter=duration+<", "bad_filter"), ("filter=" + "x" * 1_001, "bad_filter"), ("boost=category=='cat'", "bad_boost"),
+        ("boost=2:", "bad_boosts"), ("boost=0:category=='cat'", "bad_boosts"), ("boost=2:category", "bad_boosts"),
+        ("&".join(["boost=2:plays>1"] * 11), "bad_boosts"), ("scenario=none", "bad_scenario"),
     ],
 )  # fmt: skip
 def test_a_query_that_cannot_be_met_names_the_field(http: httpx.Client, query: str, error: str) -> None:
@@ -279,11 +340,13 @@ def test_a_query_that_cannot_be_met_names_the_field(http: httpx.Client, query: s
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (b"", "malformed_json"), (b"[", "wrong_type"), (b"[]", "wrong_type"), (b'{"n":"3"}', "bad_n"),
-        (b'{"n":1e400}', "bad_n"), (b'{"exclude":"a"}', "bad_exclude"), (b'{"exclude":[""]}', "bad_id"),
-        (b'{"exclude":[7]}', "bad_exclude"), (b'{"user_id":""}', "bad_id"), (b'{"filter":1}', "unknown_field"),
+        (b"", "malformed_json"), (b"[", "malformed_json"), (b"[]", "wrong_type"), (b'{"n":"3"}', "bad_n"),
+        (b'{"n":1e400}', "malformed_json"), (b'{"exclude":"a"}', "bad_exclude"), (b'{"exclude":[""]}', "bad_exclude"),
+        (b'{"exclude":[7]}', "bad_exclude"), (b'{"user_id":""}', "bad_id"), (b'{"filter":1}', "bad_filter"),
+        (b'{"filters":1}', "unknown_field"), (b'{"boosts":[{"filter":"plays > 1"}]}', "bad_boosts"),
+        (b'{"scenario":1}', "bad_scenario"),
         (b'{"session":["\xff"]}', "malformed_json"), (b'{"user_id":"\\ud800"}', "malformed_json"),
-        (b"[" * 5_000, "wrong_type"), (b'{"n"', "malformed_json"),
+        (b"[" * 5_000, "malformed_json"), (b'{"n"', "malformed_json"),
     ],
 )  # fmt: skip
 def test_a_body_that_cannot_be_met_names_the_field(http: httpx.Client, body: bytes, error: str) -> None:

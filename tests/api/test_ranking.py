@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from state.engine import Engine
-from state.lists import personal_list, recommend, similar, trending
+from state.lists import Wish, personal_list, recommend, similar, trending
 from state.ranking import best, find, propose, propose_with, score_rows
 from state.users import KINDS
 from tests.agents.world import World, liked, world
@@ -58,30 +58,30 @@ def test_a_stranger_gets_a_list_and_leaves_no_trace(two_tastes: World) -> None:
 def test_a_session_counts_before_the_users_own_history(two_tastes: World) -> None:
     engine = two_tastes.engine
     home = two_tastes.partition_of("cat-fan0")
-    own = personal_list(engine, "cat-fan0", home, 6)
-    asked = personal_list(engine, "cat-fan0", home, 6, session=["car1", "unheard-of", "car2", "car3", "car2"])
+    own = personal_list(engine, "cat-fan0", home, Wish(6))
+    asked = personal_list(engine, "cat-fan0", home, Wish(6, session=["car1", "unheard-of", "car2", "car3", "car2"]))
     rows = [two_tastes.row(video) for video in ("car2", "car3", "car1")]
     assert asked.context.history.tolist() == [*rows, *own.context.history.tolist()][:20]
     assert asked.source == own.source == "owner"
     assert not {place.row for place in asked.served} & set(rows)
     assert asked.served[0].reasons != own.served[0].reasons
     # Nothing of it stays.
-    assert personal_list(engine, "cat-fan0", home, 6).served == own.served
+    assert personal_list(engine, "cat-fan0", home, Wish(6)).served == own.served
     assert engine.replica.find("unheard-of") is None
 
 
 def test_somebody_without_an_account_is_known_by_their_session_alone(two_tastes: World) -> None:
     engine = two_tastes.engine
     before = len(engine.users), len(engine.replica)
-    found = personal_list(engine, None, -1, 8, session=["cat1", "cat2"], exclude=["cat3", "cat4", "unheard-of"])
+    found = personal_list(engine, None, -1, Wish(8, session=["cat1", "cat2"], exclude=["cat3", "cat4", "unheard-of"]))
     listed_ = engine.replica.ids_of(place.row for place in found.served)
     assert found.source == "session"
     assert sum(video.startswith("cat") for video in listed_) == 8, listed_
     assert not {"cat1", "cat2", "cat3", "cat4"} & set(listed_)
-    assert personal_list(engine, None, -1, 5, session=["unheard-of"]).source == "trending"
+    assert personal_list(engine, None, -1, Wish(5, session=["unheard-of"])).source == "trending"
     two_tastes.put("cat1", None)
     two_tastes.settle()
-    assert len(personal_list(engine, None, -1, 5, session=["cat1", "cat2"]).context.history) == 1
+    assert len(personal_list(engine, None, -1, Wish(5, session=["cat1", "cat2"])).context.history) == 1
     assert (len(engine.users), len(engine.replica)) == before
 
 
