@@ -6,6 +6,8 @@ attributes. Always holds: a deleted video is in no list, index or history of thi
 
 from collections.abc import Sequence
 
+import msgspec
+
 from agents.inbox import bury, due, took
 from state import rows
 from state.engine import Engine
@@ -87,13 +89,27 @@ def _apply_user(engine: Engine, shard: Shard, record: RecordLike) -> None:
     user_id, user = decode_user(
         record.key, record.value, partition=shard.partition, partitions=engine.options.partitions
     )
+    if user is not None and user.erased_ms is not None:
+        # What is still to come is not erased.
+        user = msgspec.structs.replace(user, erased_ms=min(user.erased_ms, record.timestamp))
     describe_user(engine, shard, user_id, user)
 
 
 def describe_user(engine: Engine, shard: Shard, user_id: str, user: User | None) -> None:
     """Keep what is known of a user beside events, None for nothing any more; one who is in memory has it at once."""
     key = user_id.encode()
-    shard.user_rows[rows.ATTRIBUTES + key] = None if user is None else rows.encode_attributes(user)
+    before = shard.row_of_user(rows.ATTRIBUTES + key)
+    erased_ms = None if before is None else rows.decode_attributes(before).erased_ms
     slot = engine.users.peek_key(key)
+    if user is not None and user.erased_ms is not None and (erased_ms is None or user.erased_ms > erased_ms):
+        erased_ms = user.erased_ms
+        shard.erase(key)
+        if slot is not None:
+            engine.users.erase(slot, erased_ms)
+            slot = engine.users.peek_key(key)
+    if erased_ms is not None:
+        # It has to outlive what is said later, or an old event that comes again would be learned.
+        user = msgspec.structs.replace(user or User(), erased_ms=erased_ms)
+    shard.user_rows[rows.ATTRIBUTES + key] = None if user is None else rows.encode_attributes(user)
     if slot is not None:
         engine.users.segments[slot] = segments_of(user)

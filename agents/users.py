@@ -79,6 +79,11 @@ def step(
         shard.totals[f"dead.{refused[i].reason}"] += 1
         bury(shard, INTERACTIONS, batch[i], refused[i])
     kept, slots = fit[slots >= 0], slots[slots >= 0]
+    erased = found.at_ms[kept] <= engine.users.erased_ms[slots]
+    if erased.any():
+        # Of before the user was erased: sent again, late, or read anew.
+        shard.totals["ignored"] += int(erased.sum())
+        kept, slots = kept[~erased], slots[~erased]
     if len(kept):
         events = Events(
             batch.offsets[kept], slots, rows[kept], found.kinds[kept], found.at_ms[kept], found.event_ids[kept],

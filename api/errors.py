@@ -32,6 +32,11 @@ def not_found(what: str) -> Problem:
     return Problem(404, "not_found", what)
 
 
+def misdirected(detail: str) -> Problem:
+    """421: another worker can answer."""
+    return Problem(421, "misdirected", detail)
+
+
 def unavailable(detail: str, retry_after_s: int = 1) -> Problem:
     """503: nothing is wrong with the request, try again soon."""
     return Problem(503, "unavailable", detail, {"Retry-After": str(retry_after_s)})

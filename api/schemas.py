@@ -4,6 +4,8 @@ from http import HTTPStatus
 
 import msgspec
 
+from topics.catalog import User
+
 
 class Reason(msgspec.Struct, omit_defaults=True):
     """Why an item is in the list: `kind`, in words, and the video it comes from."""
@@ -38,6 +40,37 @@ class Recommendations(msgspec.Struct):
     offset: int
     items: list[Item]
     next_cursor: str | None = None
+
+
+class Named(msgspec.Struct, omit_defaults=True):
+    """A video by its id and, where the catalogue has one, its title."""
+
+    video_id: str
+    title: str | None = None
+
+
+class KnownUser(msgspec.Struct):
+    """Answer of `GET /v1/users/{user_id}`: what is known of a user, and so what their lists are made from.
+
+    `attributes` is what the `users` topic says of them, and `segments` the words of it that count in lists; `events` has how many
+    were accepted, by kind; `positives` are the latest videos that they liked or viewed long and `passed` those that they left without,
+    newest first; `seen` is how many videos are in no list of theirs any more; `categories` and `authors` say how many of the positives
+    have them; `as_of_ms` and `offset` as in a list.
+    """
+
+    user_id: str
+    partition: int
+    as_of_ms: int
+    offset: int
+    attributes: User | None
+    segments: list[str]
+    events: dict[str, int]
+    last_event_ms: int | None
+    positives: list[Named]
+    passed: list[Named]
+    seen: int
+    categories: dict[str, int]
+    authors: dict[str, int]
 
 
 class SimilarVideos(msgspec.Struct):

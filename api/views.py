@@ -14,16 +14,28 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import HeadraceApp
 from api.cursor import encode_cursor
-from api.errors import Problem, bad_request, not_found, unavailable
+from api.errors import Problem, bad_request, misdirected, not_found, unavailable
 from api.middleware import answer
 from api.producer import LogWriter
 from api.requests import DEFAULT_N, MAX_N, ListRequest, Presets, from_body, from_query, require_id, whole_number
-from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
+from api.schemas import (
+    EventsTaken,
+    Item,
+    KnownUser,
+    Named,
+    Reason,
+    Recommendations,
+    Refusal,
+    SimilarVideos,
+    Stored,
+    Trending,
+)
 from infra import metrics
 from online_models.base import Context
 from state.errors import StateError
 from state.lists import MAX_SESSION, Served, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
+from state.profiles import profile_of
 from state.stages import Stages
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
@@ -64,6 +76,11 @@ class ApiView(View):
         """Wall clock."""
         return int(time.time() * 1000)
 
+    def named(self, rows: Sequence[int]) -> list[Named]:
+        """Videos by their rows."""
+        replica = self.headrace.engine.replica
+        return [Named(replica.ids[row] or "", title_of(replica.video(row))) for row in rows]
+
     def items(self, served: Sequence[Served]) -> list[Item]:
         """Rows as they travel."""
         replica = self.headrace.engine.replica
@@ -71,9 +88,13 @@ class ApiView(View):
         for place in served:
             video = replica.video(place.row)
             reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
-            title = video.title if video is not None and video.title else None
-            listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title))
+            listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title_of(video)))
         return listed
+
+
+def title_of(video: catalog.Video | None) -> str | None:
+    """Its title, if it has any."""
+    return video.title if video is not None and video.title else None
 
 
 def _count(request: web.Request) -> int:
@@ -269,9 +290,12 @@ class Entry(ApiView):
         """The record in the request's body, checked and in its canonical form."""
         try:
             raw = await request.read()
-            return catalog.encode(
-                catalog.decode_video_value(raw) if kind == "video" else catalog.decode_user_value(raw)
-            )
+            if kind == "video":
+                return catalog.encode(catalog.decode_video_value(raw))
+            user = catalog.decode_user_value(raw)
+            if user.erased_ms is not None:
+                raise bad_request("bad_erased_ms", "erased_ms is set by DELETE")
+            return catalog.encode(user)
         except Rejected as why:
             raise bad_request(str(why.reason), why.detail) from why
 
@@ -289,7 +313,41 @@ class Videos(Entry):
 
 
 class Users(Entry):
-    """`PUT /v1/users/{user_id}`."""
+    """`GET`, `PUT` and `DELETE /v1/users/{user_id}`."""
+
+    async def get(self, request: Any, user_id: str) -> Any:
+        """What is known of a user, and why their lists are as they are."""
+        self.require_ready()
+        app = self.headrace
+        partition = partition_of(require_id(user_id, "user_id").encode(), app.options.partitions)
+        shard = app.engine.shards.get(partition)
+        if shard is None:
+            raise misdirected(f"another worker owns shard {partition}, which has the user")
+        known = profile_of(app.engine, user_id, partition)
+        if known is None:
+            raise not_found(f"nothing is known of user {user_id!r}")
+        return answer(
+            KnownUser(
+                user_id=user_id,
+                partition=partition,
+                as_of_ms=app.as_of_ms(partition, self.now_ms()),
+                offset=shard.next.get(specs.INTERACTIONS, 0),
+                attributes=known.attributes,
+                segments=known.segments,
+                events=known.events,
+                last_event_ms=known.last_event_ms,
+                positives=self.named(known.positives),
+                passed=self.named(known.passed),
+                seen=known.seen,
+                categories=known.categories,
+                authors=known.authors,
+            )
+        )
+
+    async def delete(self, request: Any, user_id: str) -> Any:
+        """Erase a user: what is known of them, and what was learned up to now; one that nobody knows is no error."""
+        value = catalog.encode(catalog.User(erased_ms=self.now_ms()))
+        return await self.store(specs.USERS, require_id(user_id, "user_id"), value)
 
     async def put(self, request: Any, user_id: str) -> Any:
         """Set a user's attributes."""

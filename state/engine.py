@@ -182,8 +182,10 @@ class Engine:
             return False
         about = shard.row_of_user(rows.ATTRIBUTES + key)
         if about is not None:
-            users.segments[slot] = segments_of(rows.decode_attributes(about))
-        data = shard.users_store.get(rows.USER + key)
+            known = rows.decode_attributes(about)
+            users.segments[slot] = segments_of(known)
+            users.erased_ms[slot] = -1 if known.erased_ms is None else known.erased_ms
+        data = shard.row_of_user(rows.USER + key)
         if data is not None:
             rows.decode_user(data, users, slot, self.replica)
         # Of a user without events something may be known all the same.

@@ -129,6 +129,10 @@ class ServedLists:
         """Whether the user with this id has any list."""
         return key in self._of_user
 
+    def forget(self, key: bytes) -> None:
+        """Nothing that follows is joined with what the user with this id was served."""
+        self._of_user.pop(key, None)
+
     def left_alone(self, key: bytes) -> list[UInt64Array]:
         """Of each list that the user with this id has had lately, hashes (uint64) of the videos that nothing followed."""
         return [served.codes[~served.engaged] for served in self._of_user.get(key, ())]

@@ -145,7 +145,7 @@ class Shard:
         """Take everything changed since the last swap, and begin anew (step 6 of the checkpoint)."""
         alone = not (self.moved or self.dirty_users or self.dirty_items)
         changed = self.dirty_users.take()
-        user_rows = rows.encode_users(users, changed, replica)
+        user_rows = self._settled(rows.encode_users(users, changed, replica), users, changed)
         live = _live(self.dirty_items.take(), replica)
         lists = self._due_lists(alone, replica)
         cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids, self.stored_lists)
@@ -167,12 +167,31 @@ class Shard:
         self._fresh()
         return taken
 
+    def erase(self, key: bytes) -> None:
+        """What was learned of the user with this id is not in the next checkpoint, nor in the store after it."""
+        self.user_rows[rows.USER + key] = None
+        self.served.forget(key)
+        self.moved = True
+
+    def _settled(self, changed_rows: Sequence[Row], users: Users, changed: Int32Array) -> Sequence[Row]:
+        """The rows of changed users without those that were erased; of whom something was learned since is not erased any more."""
+        if not self.user_rows:
+            return changed_rows
+        settled = []
+        for (key, row), slot in zip(changed_rows, changed.tolist(), strict=True):
+            if key not in self.user_rows:
+                settled.append((key, row))
+            elif users.counts[slot].any():
+                settled.append((key, row))
+                del self.user_rows[key]
+        return settled
+
     def stored(self) -> None:
         """What the last swap took is in the stores."""
         self._under_way = {}
 
     def row_of_user(self, key: bytes) -> bytes | None:
-        """A row of attributes as it is now, if the store has an older one still."""
+        """A row as it is now, or None; the store may have an older one still."""
         for rows_ in (self.user_rows, self._under_way):
             if key in rows_:
                 return rows_[key]

@@ -291,6 +291,7 @@ class Users:
         grown("partition", (), np.int32, -1)
         grown("awaited", (), np.uint8)
         grown("segments", (SEGMENT_WORDS,), np.uint64)
+        grown("erased_ms", (), np.int64, -1)
 
     p: Float32Array  #: (capacity, k) factors
     pacc: Float32Array  #: (capacity,) AdaGrad accumulators
@@ -314,6 +315,7 @@ class Users:
     pins: Int32Array
     partition: Int32Array  #: (capacity,) the shard that owns the user
     awaited: UInt8Array  #: (capacity,) exposures whose outcome is waited for
+    erased_ms: Int64Array  #: (capacity,) events up to this time are not learned any more, -1 for none
     segments: UInt64Array  #: (capacity, SEGMENT_WORDS) bits of what `state.segments` makes of the attributes
 
     def __len__(self) -> int:
@@ -420,6 +422,7 @@ class Users:
         self.open_in[slot] = 0
         self.open_shown[slot] = np.nan
         self.offset[slot] = -1
+        self.erased_ms[slot] = -1
         # The chunk stays with the slot: its next user fills it again.
         self.seen_length[slot] = 0
 
@@ -444,6 +447,18 @@ class Users:
         self._ids[slot] = None
         self.partition[slot] = -1
         self._free.append(slot)
+
+    def erase(self, slot: int, erased_ms: int) -> None:
+        """Forget what was learned of the user in `slot`, who stays there if they wait for a checkpoint."""
+        pins, segments = int(self.pins[slot]), self.segments[slot].copy()
+        self._reset(slot)
+        self.segments[slot], self.erased_ms[slot] = segments, erased_ms
+        start = self.seen_offset[slot]
+        self.seen_pool[start : start + self.seen_room[slot]] = 0
+        if pins:
+            self.pins[slot] = pins
+        else:
+            self.drop(slot)
 
     def drop_partition(self, partition: int) -> None:
         """Forget every user of a shard that moved to another worker."""

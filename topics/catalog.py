@@ -50,13 +50,18 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class User(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is known of a user beside events; the id is the record's key. `attributes` is free, and bounded by size."""
+    """What is known of a user beside events; the id is the record's key. `attributes` is free, and bounded by size.
+
+    `erased_ms` asks to forget all else: what was learned of the user until then (milliseconds since 1970) is erased, and events of
+    before that count and are not learned. It stays when later records do not have it.
+    """
 
     language: _Word | None = None
     country: _Word | None = None
     age_band: _Word | None = None
     segments: _Words = ()
     attributes: dict[_Word, str | int | float | bool | None] = {}
+    erased_ms: _Millis | None = None
     v: Literal[1] = msgspec.field(default_factory=_schema_version)
 
 

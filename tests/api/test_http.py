@@ -355,6 +355,32 @@ def test_a_body_that_cannot_be_met_names_the_field(http: httpx.Client, body: byt
     assert http.get("/healthz").status_code == 200
 
 
+def test_a_user_can_be_looked_at_and_erased(http: httpx.Client) -> None:
+    http.put("/v1/videos/known-film", json={"title": "A known film", "categories": ["film"], "author": "somebody"})
+    http.put("/v1/users/leaver", json={"country": "no", "attributes": {"device": "tv"}})
+    taken = http.post("/v1/events", json=like("leaver", "known-film")).json()
+    offset = max(taken["offsets"].values())
+    assert http.get(f"/v1/recommend/leaver?min_offset={offset}&wait_ms=5000").json()["source"] == "owner"
+    deadline = time.monotonic() + 5
+    while True:
+        known = http.get("/v1/users/leaver").json()
+        if known["categories"] and known["segments"]:
+            break
+        assert time.monotonic() < deadline, known
+        time.sleep(0.05)
+    assert known["events"] == {"like": 1}
+    assert known["positives"] == [{"video_id": "known-film", "title": "A known film"}]
+    assert (known["categories"], known["authors"]) == ({"film": 1}, {"somebody": 1})
+    assert known["segments"] == ["country:no", "device=tv"]
+    assert http.delete("/v1/users/leaver").status_code == 202
+    while http.get("/v1/users/leaver").json()["events"]:
+        assert time.monotonic() < deadline + 5
+        time.sleep(0.05)
+    assert http.get("/v1/recommend/leaver").json()["source"] == "trending"
+    assert http.get("/v1/users/never-heard-of").status_code == 404
+    assert http.put("/v1/users/leaver", json={"erased_ms": 1}).json()["error"] == "bad_erased_ms"
+
+
 def test_users_and_videos_are_checked_before_they_are_stored(http: httpx.Client) -> None:
     assert http.put("/v1/users/u1", json={"language": "en", "segments": ["a"]}).status_code == 202
     refused = http.put("/v1/users/u1", json={"language": 7})
