@@ -112,6 +112,20 @@ class Stored(msgspec.Struct):
     offset: int
 
 
+class Status(msgspec.Struct):
+    """Answer of `/healthz`."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct):
+    """Answer of `/readyz`: whether shards are recovered and assigned, which, and what became of their records."""
+
+    ready: bool
+    shards: list[int]
+    totals: dict[str, int]
+
+
 class Failure(msgspec.Struct):
     """Answer to a request that cannot be met: problem details (RFC 9457).
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -13,20 +13,24 @@ from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import HeadraceApp
+from api import docs_page, openapi
 from api.cursor import encode_cursor
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
 from api.middleware import answer
+from api.openapi import MAX_EVENTS
 from api.producer import LogWriter
-from api.requests import DEFAULT_N, MAX_N, ListRequest, Presets, from_body, from_query, require_id, whole_number
+from api.requests import ListRequest, Presets, count_from_query, from_body, from_query, require_id
 from api.schemas import (
     EventsTaken,
     Item,
     KnownUser,
     Named,
+    Readiness,
     Reason,
     Recommendations,
     Refusal,
     SimilarVideos,
+    Status,
     Stored,
     Trending,
 )
@@ -43,7 +47,6 @@ from topics.partitions import partition_of
 from topics.recommendations import MAX_PLACES, encode_list
 from topics.rejected import Rejected
 
-MAX_EVENTS = 1000
 #: Between two looks at whether an answer includes what it waits for.
 REACH_PAUSE_S = 0.005
 
@@ -95,13 +98,6 @@ class ApiView(View):
 def title_of(video: catalog.Video | None) -> str | None:
     """Its title, if it has any."""
     return video.title if video is not None and video.title else None
-
-
-def _count(request: web.Request) -> int:
-    n = whole_number("n", request.query.get("n", str(DEFAULT_N)))
-    if not 1 <= n <= MAX_N:
-        raise bad_request("bad_n", f"n must be from 1 to {MAX_N}, got {n}")
-    return n
 
 
 class Lists(ApiView):
@@ -208,7 +204,7 @@ class Similar(ApiView):
     async def get(self, request: Any, video_id: str) -> Any:
         """Videos that go with one."""
         self.require_ready()
-        served = similar(self.headrace.engine, self.known(video_id), _count(request))
+        served = similar(self.headrace.engine, self.known(video_id), count_from_query(request).n)
         return answer(SimilarVideos(video_id, self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -218,7 +214,7 @@ class TrendingView(ApiView):
     async def get(self, request: Any) -> Any:
         """What is watched now."""
         self.require_ready()
-        served = trending(self.headrace.engine, _count(request))
+        served = trending(self.headrace.engine, count_from_query(request).n)
         return answer(Trending(self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -359,7 +355,7 @@ class Health(ApiView):
 
     async def get(self, request: Any) -> Any:
         """200 while the loop turns."""
-        return answer({"status": "ok"})
+        return answer(Status("ok"))
 
 
 class Ready(ApiView):
@@ -368,12 +364,33 @@ class Ready(ApiView):
     async def get(self, request: Any) -> Any:
         """200 once recovery and assignment are done, else 503."""
         app = self.headrace
-        body: Mapping[str, Any] = {
-            "ready": app.ready,
-            "shards": sorted(app.engine.shards),
-            "totals": app.engine.totals(),
-        }
+        body = Readiness(app.ready, sorted(app.engine.shards), dict(app.engine.totals()))
         return answer(body, 200 if app.ready else 503, {} if app.ready else {"Retry-After": "1"})
+
+
+class OpenApi(ApiView):
+    """`GET /openapi.json`."""
+
+    body = msgspec.json.encode(openapi.document())
+
+    async def get(self, request: Any) -> Any:
+        """The document."""
+        return web.Response(body=self.body, content_type="application/json", charset="utf-8")
+
+
+class Docs(ApiView):
+    """`GET /docs`."""
+
+    body = docs_page.page(openapi.document()).encode()
+
+    async def get(self, request: Any) -> Any:
+        """The document as a page."""
+        return web.Response(
+            body=self.body,
+            content_type="text/html",
+            charset="utf-8",
+            headers={"Content-Security-Policy": docs_page.POLICY},
+        )
 
 
 class Metrics(ApiView):
@@ -397,6 +414,8 @@ ROUTES: dict[str, type[ApiView]] = {
     "/healthz": Health,
     "/readyz": Ready,
     "/metrics": Metrics,
+    "/openapi.json": OpenApi,
+    "/docs": Docs,
 }
 
 
