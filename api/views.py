@@ -35,9 +35,8 @@ from api.schemas import (
     Trending,
 )
 from infra import metrics
-from online_models.base import Context
 from state.errors import StateError
-from state.lists import MAX_SESSION, Served, list_inputs, personal_list, similar, trending
+from state.lists import MAX_SESSION, PersonalList, Served, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
 from state.profiles import profile_of
 from state.stages import Stages
@@ -112,24 +111,23 @@ class Lists(ApiView):
             await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
         stages = Stages()
         try:
-            served, source, context = personal_list(
-                app.engine, user_id, -1 if partition is None else partition, wish, stages
-            )
+            found = personal_list(app.engine, user_id, -1 if partition is None else partition, wish, stages)
         except StateError as error:
             # A row on the disk cannot be read, and so not be learned with either.
             await app.crash(error)
             raise unavailable("a row of the state cannot be read; the worker stops") from error
         shard = None if partition is None else app.engine.shards.get(partition)
         recommendation_id = uuid.uuid4().hex
+        served = found.served
         if user_id is not None and shard is not None and served:
-            self._log(recommendation_id, user_id, source, served, context)
+            self._log(recommendation_id, user_id, found)
             stages.mark("log")
         codes = app.engine.replica.hashes[[place.row for place in served]]
         response = answer(
             Recommendations(
                 user_id=user_id,
                 recommendation_id=recommendation_id,
-                source=source if user_id is None or shard is not None else "replica",
+                source=found.source if user_id is None or shard is not None else "replica",
                 as_of_ms=app.as_of_ms(partition, self.now_ms()),
                 offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
                 items=self.items(served),
@@ -150,16 +148,14 @@ class Lists(ApiView):
                 return
             await asyncio.sleep(REACH_PAUSE_S)
 
-    def _log(
-        self, recommendation_id: str, user_id: str, source: str, served: Sequence[Served], context: Context
-    ) -> None:
+    def _log(self, recommendation_id: str, user_id: str, found: PersonalList) -> None:
         """Say in the log what was served, and what was known of it: what follows is learned from."""
-        engine = self.headrace.engine
+        engine, served = self.headrace.engine, found.served
         rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
-        inputs = list_inputs(engine, context, rows)
+        inputs = list_inputs(engine, found.context, rows, found.candidates)
         video_ids = engine.replica.ids_of(rows.tolist())
         explored = [number for number, place in enumerate(served) if place.explores]
-        value = encode_list(recommendation_id, self.now_ms(), source, video_ids, explored, INPUT_NAMES, inputs)
+        value = encode_list(recommendation_id, self.now_ms(), found.source, video_ids, explored, INPUT_NAMES, inputs)
         self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
 
 
