@@ -160,3 +160,52 @@ SERVED_BELOW_BASELINES = Gauge(
     "1 while served lists are significantly below popularity or co-visitation in a window of at least 500 scored positives",
     registry=REGISTRY,
 )
+BREAKER_STATE = Gauge(
+    "headrace_breaker_state", "State of a circuit breaker: 0 closed, 1 trying, 2 open", ["service"], registry=REGISTRY
+)
+CACHE_LOOKUPS = Counter(
+    "headrace_cache_lookups",
+    "Lookups of a user's last list by outcome: hit, miss, negative (known to be none, not asked), failed, open (breaker), busy (too"
+    " many at once); hits over hit, miss and negative are the hit ratio",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CACHE_WRITES = Counter(
+    "headrace_cache_writes",
+    "Lists for the cache by outcome: stored, replaced (a later one of the same user came first), dropped (no room, or breaker open),"
+    " failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
+FALLBACK_ANSWERS = Counter(
+    "headrace_fallback_answers",
+    "Answers by the step that gave them; none: no step had one",
+    ["step"],
+    registry=REGISTRY,
+)
+FALLBACK_PASSED = Counter(
+    "headrace_fallback_passed",
+    "Steps without an answer, by reason: empty (it had none), timeout (budget over), error",
+    ["step", "reason"],
+    registry=REGISTRY,
+)
+FALLBACK_OVERRUNS = Counter(
+    "headrace_fallback_overruns",
+    "Answers that took longer than their step's budget, and were used: what computes cannot be interrupted",
+    ["step"],
+    registry=REGISTRY,
+)
+FALLBACK_SECONDS = Histogram(
+    "headrace_fallback_seconds",
+    "Time that a step took, with an answer or without",
+    ["step"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    registry=REGISTRY,
+)
+LIMITED = Counter("headrace_limited_requests", "Requests refused by a rate limit", registry=REGISTRY)
+LIMIT_EXCHANGES = Counter(
+    "headrace_limit_exchanges",
+    "What was spent of rate limits told to the other workers: done, failed (each worker limits for itself)",
+    ["outcome"],
+    registry=REGISTRY,
+)
