@@ -96,6 +96,7 @@ class HeadraceApp(faust.App):
         self.started_once = False
         self._arrived_ms: dict[int, int] = {}
         self.failure: BaseException | None = None
+        self._openers: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
         #: When a shard's next checkpoint may be, and when it must be, in monotonic seconds.
         self._next_checkpoint: dict[int, tuple[float, float]] = {}
@@ -179,6 +180,16 @@ class HeadraceApp(faust.App):
         await super().on_stop()
         for close in self._closers:
             await close()
+
+    async def on_start(self) -> None:
+        """Start what is mounted on it."""
+        for start in self._openers:
+            await start()
+        await super().on_start()
+
+    def add_opener(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Have `start` called when the worker starts; for what is mounted on it."""
+        self._openers.append(start)
 
     def add_closer(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have `close` called when the worker stops; for what is mounted on it."""

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from redis.asyncio import Redis
 
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api import scenarios
+from api.cache import ListCache
+from api.listing import Listing
 from api.middleware import MAX_BODY_BYTES, problems
 from api.producer import LogWriter
+from api.redis_client import close_redis, redis_client
 from api.requests import Presets
 from api.views import mount
 from infra.settings import Settings, SettingsError
@@ -97,7 +101,13 @@ def create_app(
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
     writer = LogWriter(bootstrap, settings.partitions)
-    mount(app, writer, _presets(settings.scenarios))
+    redis = _redis(settings.redis_url)
+    cache = ListCache(redis, f"{settings.app}:{settings.version}")
+    mount(app, writer, _presets(settings.scenarios), Listing(app, writer, cache))
+    app.add_opener(cache.start)
+    app.add_closer(cache.stop)
+    if redis is not None:
+        app.add_closer(lambda: close_redis(redis))
     app.add_closer(writer.stop)
     return app
 
@@ -116,6 +126,13 @@ def _signals(path: Path | None) -> SignalTable:
         return SignalTable.parse(path.read_bytes())
     except (OSError, BadSignals) as error:
         raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
+
+
+def _redis(url: str | None) -> Redis | None:
+    try:
+        return None if url is None else redis_client(url)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}") from error
 
 
 def _presets(path: Path | None) -> Presets:

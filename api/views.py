@@ -1,33 +1,29 @@
 """The HTTP interface: thin views that parse, ask, and answer. Faust mounts them on the worker's own loop."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
-import numpy as np
 from aiohttp import web
 from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import HeadraceApp
 from api import docs_page, openapi
-from api.cursor import encode_cursor
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
+from api.listing import Listing
 from api.middleware import answer
 from api.openapi import MAX_EVENTS
 from api.producer import LogWriter
+from api.rendering import items_of, named
 from api.requests import ListRequest, Presets, count_from_query, from_body, from_query, require_id
 from api.schemas import (
     EventsTaken,
     Item,
     KnownUser,
-    Named,
     Readiness,
-    Reason,
-    Recommendations,
     Refusal,
     SimilarVideos,
     Status,
@@ -35,19 +31,12 @@ from api.schemas import (
     Trending,
 )
 from infra import metrics
-from state.errors import StateError
-from state.lists import MAX_SESSION, PersonalList, Served, list_inputs, personal_list, similar, trending
-from state.prediction import INPUT_NAMES
+from state.lists import MAX_SESSION, Served, similar, trending
 from state.profiles import profile_of
-from state.stages import Stages
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
 from topics.partitions import partition_of
-from topics.recommendations import MAX_PLACES, encode_list
 from topics.rejected import Rejected
-
-#: Between two looks at whether an answer includes what it waits for.
-REACH_PAUSE_S = 0.005
 
 
 class ApiView(View):
@@ -56,6 +45,7 @@ class ApiView(View):
     app: HeadraceApp
     log_writer: LogWriter
     presets: Presets
+    listing: Listing
 
     @property
     def headrace(self) -> HeadraceApp:
@@ -78,85 +68,17 @@ class ApiView(View):
         """Wall clock."""
         return int(time.time() * 1000)
 
-    def named(self, rows: Sequence[int]) -> list[Named]:
-        """Videos by their rows."""
-        replica = self.headrace.engine.replica
-        return [Named(replica.ids[row] or "", title_of(replica.video(row))) for row in rows]
-
     def items(self, served: Sequence[Served]) -> list[Item]:
         """Rows as they travel."""
-        replica = self.headrace.engine.replica
-        listed = []
-        for place in served:
-            video = replica.video(place.row)
-            reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
-            listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title_of(video)))
-        return listed
-
-
-def title_of(video: catalog.Video | None) -> str | None:
-    """Its title, if it has any."""
-    return video.title if video is not None and video.title else None
+        return items_of(self.headrace.engine, served)
 
 
 class Lists(ApiView):
     """What the two ways to ask for a list share."""
 
     async def list_for(self, asked: ListRequest) -> Any:
-        """The list, as soon as it includes what it should, or has waited for that as long as it may."""
-        self.require_ready()
-        app, user_id, wish = self.headrace, asked.user_id, asked.wish()
-        partition = None if user_id is None else partition_of(user_id.encode(), app.options.partitions)
-        if partition is not None and asked.min_offset:
-            await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
-        stages = Stages()
-        try:
-            found = personal_list(app.engine, user_id, -1 if partition is None else partition, wish, stages)
-        except StateError as error:
-            # A row on the disk cannot be read, and so not be learned with either.
-            await app.crash(error)
-            raise unavailable("a row of the state cannot be read; the worker stops") from error
-        shard = None if partition is None else app.engine.shards.get(partition)
-        recommendation_id = uuid.uuid4().hex
-        served = found.served
-        if user_id is not None and shard is not None and served:
-            self._log(recommendation_id, user_id, found)
-            stages.mark("log")
-        codes = app.engine.replica.hashes[[place.row for place in served]]
-        response = answer(
-            Recommendations(
-                user_id=user_id,
-                recommendation_id=recommendation_id,
-                source=found.source if user_id is None or shard is not None else "replica",
-                as_of_ms=app.as_of_ms(partition, self.now_ms()),
-                offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
-                items=self.items(served),
-                next_cursor=encode_cursor(wish.shown, codes) if len(served) == wish.n else None,
-            )
-        )
-        stages.mark("encode")
-        for stage, seconds in stages.seconds:
-            metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        return response
-
-    async def _reach(self, partition: int, offset: int, within_s: float) -> None:
-        """Wait until the user's shard has learned all below `offset`; not for a shard that another worker owns."""
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            shard = self.headrace.engine.shards.get(partition)
-            if shard is None or shard.next.get(specs.INTERACTIONS, 0) >= offset:
-                return
-            await asyncio.sleep(REACH_PAUSE_S)
-
-    def _log(self, recommendation_id: str, user_id: str, found: PersonalList) -> None:
-        """Say in the log what was served, and what was known of it: what follows is learned from."""
-        engine, served = self.headrace.engine, found.served
-        rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
-        inputs = list_inputs(engine, found.context, rows, found.candidates)
-        video_ids = engine.replica.ids_of(rows.tolist())
-        explored = [number for number, place in enumerate(served) if place.explores]
-        value = encode_list(recommendation_id, self.now_ms(), found.source, video_ids, explored, INPUT_NAMES, inputs)
-        self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
+        """The list."""
+        return web.Response(body=await self.listing.answer(asked), content_type="application/json", charset="utf-8")
 
 
 class Recommend(Lists):
@@ -328,8 +250,8 @@ class Users(Entry):
                 segments=known.segments,
                 events=known.events,
                 last_event_ms=known.last_event_ms,
-                positives=self.named(known.positives),
-                passed=self.named(known.passed),
+                positives=named(app.engine, known.positives),
+                passed=named(app.engine, known.passed),
                 seen=known.seen,
                 categories=known.categories,
                 authors=known.authors,
@@ -339,7 +261,9 @@ class Users(Entry):
     async def delete(self, request: Any, user_id: str) -> Any:
         """Erase a user: what is known of them, and what was learned up to now; one that nobody knows is no error."""
         value = catalog.encode(catalog.User(erased_ms=self.now_ms()))
-        return await self.store(specs.USERS, require_id(user_id, "user_id"), value)
+        stored = await self.store(specs.USERS, require_id(user_id, "user_id"), value)
+        await self.listing.forget(user_id)
+        return stored
 
     async def put(self, request: Any, user_id: str) -> Any:
         """Set a user's attributes."""
@@ -415,11 +339,12 @@ ROUTES: dict[str, type[ApiView]] = {
 }
 
 
-def mount(app: HeadraceApp, writer: LogWriter, presets: Presets) -> None:
+def mount(app: HeadraceApp, writer: LogWriter, presets: Presets, listing: Listing) -> None:
     """Put the API on the worker's web server."""
+    shared = {"log_writer": writer, "presets": presets, "listing": listing}
     for pattern, view in ROUTES.items():
         bound = cast(
             "type[ApiView]",
-            type(view.__name__, (view,), {"log_writer": writer, "presets": presets, "__doc__": view.__doc__}),
+            type(view.__name__, (view,), shared | {"__doc__": view.__doc__}),
         )
         app.page(pattern, name=view.__name__.lower())(bound)
