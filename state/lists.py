@@ -99,6 +99,11 @@ class Wish:
     tuning: Tuning = PLAIN
     shown: UInt32Array | None = None
 
+    @property
+    def before(self) -> int:
+        """Places before the list's first."""
+        return self.offset + (0 if self.shown is None else len(self.shown))
+
 
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
@@ -161,7 +166,9 @@ def _chosen(
     """The `n` that are listed, in their order, as far as nothing explores."""
     tuning, wanted = wish.tuning, wish.wanted
     pool = pool_of(n) if tuning.mixes else n
-    scored = score_candidates(engine, context, allowed, pool, objective=tuning.objective, stages=stages)
+    scored = score_candidates(
+        engine, context, allowed, pool, objective=tuning.objective, without=tuning.without, stages=stages
+    )
     if not wanted and not tuning.reorders:
         return best_of(scored, n)
     scores = scored.scores.copy()
