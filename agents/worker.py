@@ -9,13 +9,14 @@ import faust
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
-from api import scenarios
+from api import experiment_file, scenarios
 from api.middleware import MAX_BODY_BYTES, problems
 from api.producer import LogWriter
 from api.requests import Presets
 from api.views import mount
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
+from state.experiment import Experiment
 from state.objective import BadObjective, Objective
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
@@ -39,6 +40,7 @@ def create_app(
             objective=_objective(settings),
             signals=_signals(settings.signals),
             exploration=settings.exploration,
+            experiment=_experiment(settings.experiment),
         ),
         origin=secrets.token_bytes(8),
     )
@@ -116,6 +118,15 @@ def _signals(path: Path | None) -> SignalTable:
         return SignalTable.parse(path.read_bytes())
     except (OSError, BadSignals) as error:
         raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
+
+
+def _experiment(path: Path | None) -> Experiment | None:
+    if path is None:
+        return None
+    try:
+        return experiment_file.parse(path.read_bytes())
+    except (OSError, experiment_file.BadExperiment) as error:
+        raise SettingsError(f"HEADRACE_EXPERIMENT={str(path)!r}: {error}") from error
 
 
 def _presets(path: Path | None) -> Presets:

@@ -30,7 +30,7 @@ class Recommendations(msgspec.Struct):
     `source` says who answered (`owner`: live state of the user; `session`: what was just watched, and nothing else is known;
     `trending`: nothing is known of the user, neither events nor words; `replica`: the user's shard is not here). The state includes
     all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0. `next_cursor` asks for
-    the next page; null where there is none.
+    the next page; null where there is none. `arm` is the user's in the experiment, null where there is none.
     """
 
     user_id: str | None
@@ -40,6 +40,7 @@ class Recommendations(msgspec.Struct):
     offset: int
     items: list[Item]
     next_cursor: str | None = None
+    arm: str | None = None
 
 
 class Named(msgspec.Struct, omit_defaults=True):

@@ -12,9 +12,11 @@ from aiohttp import web
 from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from agents import feedback
 from agents.app import HeadraceApp
 from api.cursor import encode_cursor
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
+from api.experiments import report
 from api.middleware import answer
 from api.producer import LogWriter
 from api.requests import DEFAULT_N, MAX_N, ListRequest, Presets, from_body, from_query, require_id, whole_number
@@ -33,9 +35,11 @@ from api.schemas import (
 from infra import metrics
 from online_models.base import Context
 from state.errors import StateError
+from state.experiment import Arm, Experiment
 from state.lists import MAX_SESSION, Served, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
 from state.profiles import profile_of
+from state.shard import Shard
 from state.stages import Stages
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
@@ -59,6 +63,11 @@ class ApiView(View):
     def headrace(self) -> HeadraceApp:
         """The worker's app."""
         return self.app
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The experiment that users are in, if there is one."""
+        return self.headrace.engine.options.experiment
 
     def require_ready(self) -> None:
         """Refuse with 503 while the first recovery has not ended: an answer from nothing would look like an answer."""
@@ -110,7 +119,9 @@ class Lists(ApiView):
     async def list_for(self, asked: ListRequest) -> Any:
         """The list, as soon as it includes what it should, or has waited for that as long as it may."""
         self.require_ready()
-        app, user_id, wish = self.headrace, asked.user_id, asked.wish()
+        app, user_id, experiment = self.headrace, asked.user_id, self.experiment
+        arm = None if experiment is None or user_id is None else experiment.arm_of(user_id)
+        wish = asked.wish(arm)
         partition = None if user_id is None else partition_of(user_id.encode(), app.options.partitions)
         if partition is not None and asked.min_offset:
             await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
@@ -126,7 +137,7 @@ class Lists(ApiView):
         shard = None if partition is None else app.engine.shards.get(partition)
         recommendation_id = uuid.uuid4().hex
         if user_id is not None and shard is not None and served:
-            self._log(recommendation_id, user_id, source, served, context)
+            self._log(shard, recommendation_id, user_id, source, served, context, wish.before, arm)
             stages.mark("log")
         codes = app.engine.replica.hashes[[place.row for place in served]]
         response = answer(
@@ -138,6 +149,7 @@ class Lists(ApiView):
                 offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
                 items=self.items(served),
                 next_cursor=encode_cursor(wish.shown, codes) if len(served) == wish.n else None,
+                arm=None if arm is None else arm.name,
             )
         )
         stages.mark("encode")
@@ -155,15 +167,28 @@ class Lists(ApiView):
             await asyncio.sleep(REACH_PAUSE_S)
 
     def _log(
-        self, recommendation_id: str, user_id: str, source: str, served: Sequence[Served], context: Context
+        self,
+        shard: Shard,
+        recommendation_id: str,
+        user_id: str,
+        source: str,
+        served: Sequence[Served],
+        context: Context,
+        first: int,
+        arm: Arm | None,
     ) -> None:
-        """Say in the log what was served, and what was known of it: what follows is learned from."""
+        """Say in the log what was served, and what was known of it: what follows is learned from, and counted for the arm."""
         engine = self.headrace.engine
         rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
         inputs = list_inputs(engine, context, rows)
         video_ids = engine.replica.ids_of(rows.tolist())
         explored = [number for number, place in enumerate(served) if place.explores]
-        value = encode_list(recommendation_id, self.now_ms(), source, video_ids, explored, INPUT_NAMES, inputs)
+        at_ms = self.now_ms()
+        feedback.hand_out(engine, shard, user_id.encode(), recommendation_id, at_ms, rows, inputs, first)
+        value = encode_list(
+            recommendation_id, at_ms, source, video_ids, explored, INPUT_NAMES, inputs, first=first,
+            arm="" if arm is None else arm.name, experiment=0 if self.experiment is None else self.experiment.id,
+        )  # fmt: skip
         self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
 
 
@@ -172,7 +197,7 @@ class Recommend(Lists):
 
     async def get(self, request: Any, user_id: str) -> Any:
         """A list for a user; somebody unknown gets what is trending and new."""
-        return await self.list_for(from_query(request, self.presets, user_id=user_id))
+        return await self.list_for(from_query(request, self.presets, self.experiment, user_id=user_id))
 
 
 class RecommendAnybody(Lists):
@@ -180,11 +205,11 @@ class RecommendAnybody(Lists):
 
     async def get(self, request: Any) -> Any:
         """A list, asked for by a query string."""
-        return await self.list_for(from_query(request, self.presets))
+        return await self.list_for(from_query(request, self.presets, self.experiment))
 
     async def post(self, request: Any) -> Any:
         """A list, asked for by a JSON body."""
-        return await self.list_for(await from_body(request, self.presets))
+        return await self.list_for(await from_body(request, self.presets, self.experiment))
 
 
 class Next(Lists):
@@ -194,7 +219,7 @@ class Next(Lists):
         """A list for whoever watches the video now: the user, if one is named, or anybody."""
         self.require_ready()
         self.known(video_id)
-        asked = from_query(request, self.presets)
+        asked = from_query(request, self.presets, self.experiment)
         if len(asked.session) >= MAX_SESSION:
             raise bad_request(
                 "bad_session", f"session has room for {MAX_SESSION - 1} videos beside the one in the path"
@@ -376,6 +401,15 @@ class Ready(ApiView):
         return answer(body, 200 if app.ready else 503, {} if app.ready else {"Retry-After": "1"})
 
 
+class Experiments(ApiView):
+    """`GET /v1/experiments`."""
+
+    async def get(self, request: Any) -> Any:
+        """What has followed the lists of each arm."""
+        self.require_ready()
+        return answer(report(self.headrace.engine.tally, self.headrace.as_of_ms(None, self.now_ms())))
+
+
 class Metrics(ApiView):
     """`GET /metrics`."""
 
@@ -394,6 +428,7 @@ ROUTES: dict[str, type[ApiView]] = {
     "/v1/events": Events,
     "/v1/videos/{video_id}": Videos,
     "/v1/users/{user_id}": Users,
+    "/v1/experiments": Experiments,
     "/healthz": Health,
     "/readyz": Ready,
     "/metrics": Metrics,
