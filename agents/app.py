@@ -16,7 +16,7 @@ import faust
 import structlog
 from faust.types import TP
 
-from agents import catalog, feedback, items, ranking, scoring_metrics, users
+from agents import catalog, experiment_metrics, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.scoring import Scorer
@@ -24,6 +24,7 @@ from agents.takeover import changelog_consumer, take_over
 from infra import metrics
 from online_models.heads import HEADS
 from state.engine import Engine
+from state.exposures import LISTS
 from state.index import EXACT_BELOW
 from state.shard import Shard
 from topics import specs
@@ -42,6 +43,10 @@ CHECKPOINT_SHARE = 0.1
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
 INDEX_PAUSE_S = 0.07
+#: Between two looks at whether events have come as far as the lists that are waiting for them.
+AHEAD_PAUSE_S = 0.02
+#: They wait no longer for events that do not come: the end of a log may be a mark of Kafka's own, which nobody reads.
+STILL_S = 2.0
 #: Topics that all versions read, and must have read when one takes over from another.
 _SHARED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 #: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
@@ -214,6 +219,8 @@ class HeadraceApp(faust.App):
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
                 await asyncio.gather(*(self.checkpoint(each) for each in list(self.engine.shards)))
+            if topic == specs.RECOMMENDATIONS and shard is not None:
+                await self._keep_step(shard, records[first].timestamp)
             if shard is None or not self._owns(shard):
                 return
             with metrics.STEP_SECONDS.labels(topic if topic in _NAMED else "evidence").time():
@@ -223,9 +230,36 @@ class HeadraceApp(faust.App):
             first = min(first + chunk, len(records))
             if topic == specs.INTERACTIONS:
                 self._arrived_ms[partition] = records[first - 1].timestamp
+            if topic == specs.RECOMMENDATIONS and self._owns(shard) and self._has_all(partition):
+                # Nothing that arrived before is waiting: the shard has come as far as this list.
+                shard.arrived_ms = max(shard.arrived_ms, records[first - 1].timestamp)
             await asyncio.sleep(0)
         if until is not None and ended and shard is not None and self._owns(shard) and shard.next.get(topic, 0) < until:
             shard.advance(topic, until - 1)  # what is missing below is compacted away
+
+    def _has_all(self, partition: int) -> bool:
+        """Whether all interactions of the shard that are in the log, as far as is known, are applied."""
+        where = TP(specs.INTERACTIONS, partition)
+        if where not in self.consumer.assignment():
+            return False
+        end = self.consumer.highwater(where)
+        return end is not None and self.engine.shards[partition].next.get(specs.INTERACTIONS, 0) >= end
+
+    async def _keep_step(self, shard: Shard, arrived_ms: int) -> None:
+        """Let a list of this arrival wait for the events before it, if many wait for theirs already, as where a log is read anew.
+
+        Lists are read far faster than events: they would make room for others before what followed them comes.
+        """
+        reached, since = shard.arrived_ms, time.monotonic()
+        while self._owns(shard) and len(shard.served) >= LISTS // 2:
+            if shard.arrived_ms >= arrived_ms or self._has_all(shard.partition):
+                return
+            now = time.monotonic()
+            if shard.arrived_ms != reached:
+                reached, since = shard.arrived_ms, now
+            elif now - since > STILL_S:
+                return
+            await asyncio.sleep(AHEAD_PAUSE_S)
 
     def until(self, topic: str, partition: int) -> int | None:
         """Where a version that is built stops reading an input; None: it reads on."""
@@ -325,6 +359,8 @@ class HeadraceApp(faust.App):
         metrics.EXPOSURES_WAITING.set(sum(len(shard.exposures) for shard in engine.shards.values()))
         for head, mean in zip(HEADS, engine.heads.means.tolist(), strict=True):
             metrics.HEAD_RATE.labels(head).set(mean)
+        if engine.tally is not None:
+            experiment_metrics.publish(engine.tally, engine.shards)
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
         active = int(engine.replica.active.sum())

@@ -78,6 +78,8 @@ def step(
         shard.totals["dead"] += 1
         shard.totals[f"dead.{refused[i].reason}"] += 1
         bury(shard, INTERACTIONS, batch[i], refused[i])
+    if len(batch):
+        shard.arrived_ms = max(shard.arrived_ms, int(batch.timestamps[-1]))
     kept, slots = fit[slots >= 0], slots[slots >= 0]
     erased = found.at_ms[kept] <= engine.users.erased_ms[slots]
     if erased.any():

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
-from api import scenarios
+from api import experiment_file, scenarios
 from api.cache import ListCache
 from api.listing import Listing
 from api.middleware import MAX_BODY_BYTES, problems
@@ -20,6 +20,7 @@ from api.requests import Presets
 from api.views import mount
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
+from state.experiment import Experiment
 from state.objective import BadObjective, Objective
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
@@ -43,6 +44,7 @@ def create_app(
             objective=_objective(settings),
             signals=_signals(settings.signals),
             exploration=settings.exploration,
+            experiment=_experiment(settings.experiment),
         ),
         origin=secrets.token_bytes(8),
     )
@@ -133,6 +135,15 @@ def _redis(url: str | None) -> Redis | None:
         return None if url is None else redis_client(url)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from error
+
+
+def _experiment(path: Path | None) -> Experiment | None:
+    if path is None:
+        return None
+    try:
+        return experiment_file.parse(path.read_bytes())
+    except (OSError, experiment_file.BadExperiment) as error:
+        raise SettingsError(f"HEADRACE_EXPERIMENT={str(path)!r}: {error}") from error
 
 
 def _presets(path: Path | None) -> Presets:

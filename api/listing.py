@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from agents import feedback
 from agents.app import HeadraceApp
 from api.cache import ListCache
 from api.cursor import encode_cursor
@@ -23,8 +24,10 @@ from api.requests import DEFAULT_N, ListRequest
 from api.schemas import Item, Recommendations
 from infra import metrics
 from state.errors import StateError
+from state.experiment import Arm
 from state.lists import PersonalList, Wish, list_inputs, personal_list
 from state.prediction import INPUT_NAMES
+from state.shard import Shard
 from state.stages import Stages
 from topics import specs
 from topics.partitions import partition_of
@@ -37,11 +40,12 @@ COMPUTED_MS, CACHED_MS = 50.0, 25.0
 
 
 class Ask(NamedTuple):
-    """A request on its way along the chain; `partition` is the user's, None without a user."""
+    """A request on its way along the chain; `partition` and `arm` are the user's, None without a user, or an experiment."""
 
     asked: ListRequest
     wish: Wish
     partition: int | None
+    arm: Arm | None
     stages: Stages
 
 
@@ -75,11 +79,13 @@ class Listing:
         Problem
             The request cannot be met, or nobody can answer yet.
         """
-        user_id, wish = asked.user_id, asked.wish()
+        user_id, experiment = asked.user_id, self._app.engine.options.experiment
+        arm = None if experiment is None or user_id is None else experiment.arm_of(user_id)
+        wish = asked.wish(arm)
         partition = None if user_id is None else partition_of(user_id.encode(), self._app.options.partitions)
         if partition is not None and asked.min_offset:
             await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
-        ask = Ask(asked, wish, partition, Stages())
+        ask = Ask(asked, wish, partition, arm, Stages())
         found = await first_answer(self.chain, ask)
         if found is None:
             raise unavailable("state is being recovered")
@@ -118,8 +124,8 @@ class Listing:
             raise unavailable("a row of the state cannot be read; the worker stops") from error
         shard = None if ask.partition is None else app.engine.shards[ask.partition]
         recommendation_id = uuid.uuid4().hex
-        if ask.asked.user_id is not None and found.served:
-            self._log(recommendation_id, ask.asked.user_id, found)
+        if shard is not None and found.served:
+            self._log(ask, shard, recommendation_id, found)
             ask.stages.mark("log")
         offset = 0 if shard is None else shard.next.get(specs.INTERACTIONS, 0)
         return self._rendered(ask, found, recommendation_id, found.source, offset)
@@ -171,16 +177,22 @@ class Listing:
             offset=offset,
             items=items_of(app.engine, found.served),
             next_cursor=encode_cursor(wish.shown, codes) if len(found.served) == wish.n else None,
+            arm=None if ask.arm is None else ask.arm.name,
         )
 
-    def _log(self, recommendation_id: str, user_id: str, found: PersonalList) -> None:
-        """Say in the log what was served, and what was known of it: what follows is learned from."""
-        engine, served = self._app.engine, found.served
+    def _log(self, ask: Ask, shard: Shard, recommendation_id: str, found: PersonalList) -> None:
+        """Say in the log what was served, and what was known of it: what follows is learned from, and counted for the arm."""
+        engine, served, user_id = self._app.engine, found.served, ask.asked.user_id or ""
         rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
         inputs = list_inputs(engine, found.context, rows, found.candidates)
         video_ids = engine.replica.ids_of(rows.tolist())
         explored = [number for number, place in enumerate(served) if place.explores]
-        value = encode_list(recommendation_id, _now_ms(), found.source, video_ids, explored, INPUT_NAMES, inputs)
+        at_ms, first, experiment = _now_ms(), ask.wish.before, engine.options.experiment
+        feedback.hand_out(engine, shard, user_id.encode(), recommendation_id, at_ms, rows, inputs, first)
+        value = encode_list(
+            recommendation_id, at_ms, found.source, video_ids, explored, INPUT_NAMES, inputs, first=first,
+            arm="" if ask.arm is None else ask.arm.name, experiment=0 if experiment is None else experiment.id,
+        )  # fmt: skip
         self._writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from api.experiments import ExperimentReport
 from api.requests import CountRequest, ListRequest
 from api.schemas import (
     EventsTaken,
@@ -101,6 +102,8 @@ OPERATIONS: tuple[Operation, ...] = (
               problems=(400, 413, 503)),
     Operation("delete", "/v1/users/{user_id}", "Users", "Erase a user: what is known of them, and what was learned until now",
               Stored, 202, problems=(400, 503)),
+    Operation("get", "/v1/experiments", "Experiments", "What has followed the lists of each arm, with intervals", ExperimentReport,
+              problems=(503,)),
     Operation("get", "/healthz", "Operation", "The process answers", Status),
     Operation("get", "/readyz", "Operation", "Shards are recovered and assigned; 503 until then", Readiness),
     Operation("get", "/metrics", "Operation", "Prometheus' text format", "text/plain"),

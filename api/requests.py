@@ -15,6 +15,7 @@ from aiohttp import web
 
 from api.cursor import MAX_CURSOR, BadCursor, decode_cursor
 from api.errors import Problem, bad_request
+from state.experiment import Arm, Experiment
 from state.expression import MAX_LENGTH, BadExpression, Expression, parse
 from state.filters import Filter
 from state.lists import MAX_SESSION, Wish
@@ -113,8 +114,8 @@ class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_offset: Annotated[int, msgspec.Meta(ge=0)] = 0
     wait_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_MS)] = 1_000
 
-    def wish(self) -> Wish:
-        """What the engine is asked. Raises Problem for an expression or a cursor that cannot be read."""
+    def wish(self, arm: Arm | None = None) -> Wish:
+        """What the engine is asked, for a user in `arm`. Raises Problem for an expression or a cursor that cannot be read."""
         wanted = Filter(
             self.categories,
             self.languages,
@@ -124,12 +125,14 @@ class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             None if self.filter is None else _expression("filter", self.filter),
         )
         tuning = Tuning(
+            objective=None if arm is None else arm.objective,
             explore=self.explore,
             diversity=self.diversity,
             max_per_author=self.max_per_author,
             max_per_category=self.max_per_category,
             rotation=self.rotation,
             boosts=tuple(Boost(_expression("boosts", rule.filter), rule.factor) for rule in self.boosts),
+            without=() if arm is None else arm.without,
         )
         try:
             shown = None if self.cursor is None else decode_cursor(self.cursor)
@@ -177,12 +180,14 @@ def _expression(field: str, text: str) -> Expression:
 Presets = Mapping[str, Mapping[str, Any]]
 
 
-def from_query(request: web.Request, presets: Presets, **given: str) -> ListRequest:
+def from_query(
+    request: web.Request, presets: Presets, experiment: Experiment | None = None, **given: str
+) -> ListRequest:
     """Read a query string, and what the path has given; lists may be there many times, all else once. Raises Problem.
 
     A boost is written `boost=FACTOR:EXPRESSION`.
     """
-    return _converted(_fields(request, given), presets)
+    return _converted(_fields(request, given), presets, experiment)
 
 
 def count_from_query(request: web.Request) -> CountRequest:
@@ -248,7 +253,7 @@ def _value(name: str, values: Sequence[str]) -> object:
     return whole_number(name, text) if name in _WHOLE_NUMBERS else text
 
 
-async def from_body(request: web.Request, presets: Presets) -> ListRequest:
+async def from_body(request: web.Request, presets: Presets, experiment: Experiment | None = None) -> ListRequest:
     """Read a JSON body. Raises Problem."""
     body = await request.read()
     try:
@@ -257,10 +262,13 @@ async def from_body(request: web.Request, presets: Presets) -> ListRequest:
         raise bad_request("malformed_json", f"the body is no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise bad_request("wrong_type", "the body must be an object")
-    return _converted(fields, presets)
+    return _converted(fields, presets, experiment)
 
 
-def _converted(fields: dict[str, object], presets: Presets) -> ListRequest:
+def _converted(fields: dict[str, object], presets: Presets, experiment: Experiment | None) -> ListRequest:
+    """The request: its own fields, then those of its scenario, then those of the user's arm."""
+    user_id = fields.get("user_id")
+    of_arm = experiment.arm_of(user_id).preset if experiment is not None and isinstance(user_id, str) else {}
     scenario = fields.get("scenario")
     if isinstance(scenario, str):
         preset = presets.get(scenario)
@@ -268,6 +276,7 @@ def _converted(fields: dict[str, object], presets: Presets) -> ListRequest:
             known = ", ".join(sorted(presets)) or "none is configured"
             raise bad_request("bad_scenario", f"no scenario {scenario[:60]!r}; known: {known}")
         fields = {**preset, **fields}
+    fields = {**of_arm, **fields}
     try:
         return msgspec.convert(fields, ListRequest).checked()
     except msgspec.ValidationError as error:

@@ -35,12 +35,18 @@ def parse(text: bytes) -> Mapping[str, Mapping[str, Any]]:
     for name, fields in presets.items():
         if not _NAME.fullmatch(name):
             raise BadScenarios(f"{name!r}: a name has 1 to 60 letters, digits, _ and -")
-        if unknown := sorted(set(fields) - PRESET):
-            raise BadScenarios(f"{name}: {', '.join(unknown)} cannot be preset; can be: {', '.join(sorted(PRESET))}")
         try:
-            msgspec.convert(fields, ListRequest).checked().wish()
-        except msgspec.ValidationError as error:
+            require_preset(fields)
+        except ValueError as error:
             raise BadScenarios(f"{name}: {error}") from error
-        except Problem as problem:
-            raise BadScenarios(f"{name}: {problem.detail}") from problem
     return presets
+
+
+def require_preset(fields: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the field in its message, unless every list request may start from these."""
+    if unknown := sorted(set(fields) - PRESET):
+        raise ValueError(f"{', '.join(unknown)} cannot be preset; can be: {', '.join(sorted(PRESET))}")
+    try:
+        msgspec.convert(fields, ListRequest).checked().wish()
+    except Problem as problem:
+        raise ValueError(problem.detail) from problem

@@ -31,7 +31,7 @@ class Recommendations(msgspec.Struct):
     `trending`: nothing is known of the user, neither events nor words; `cache`: the owner's last list; `replica`: the user's shard is
     not here, and this is made from the videos alone). The state includes
     all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0. `next_cursor` asks for
-    the next page; null where there is none.
+    the next page; null where there is none. `arm` is the user's in the experiment, null where there is none.
     """
 
     user_id: str | None
@@ -41,6 +41,7 @@ class Recommendations(msgspec.Struct):
     offset: int
     items: list[Item]
     next_cursor: str | None = None
+    arm: str | None = None
 
 
 class Named(msgspec.Struct, omit_defaults=True):

@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from agents.app import HeadraceApp
 from api import docs_page, openapi
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
+from api.experiments import report
 from api.listing import Listing
 from api.middleware import answer
 from api.openapi import MAX_EVENTS
@@ -31,6 +32,7 @@ from api.schemas import (
     Trending,
 )
 from infra import metrics
+from state.experiment import Experiment
 from state.lists import MAX_SESSION, Served, similar, trending
 from state.profiles import profile_of
 from topics import catalog, specs
@@ -51,6 +53,11 @@ class ApiView(View):
     def headrace(self) -> HeadraceApp:
         """The worker's app."""
         return self.app
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The experiment that users are in, if there is one."""
+        return self.headrace.engine.options.experiment
 
     def require_ready(self) -> None:
         """Refuse with 503 while the first recovery has not ended: an answer from nothing would look like an answer."""
@@ -86,7 +93,7 @@ class Recommend(Lists):
 
     async def get(self, request: Any, user_id: str) -> Any:
         """A list for a user; somebody unknown gets what is trending and new."""
-        return await self.list_for(from_query(request, self.presets, user_id=user_id))
+        return await self.list_for(from_query(request, self.presets, self.experiment, user_id=user_id))
 
 
 class RecommendAnybody(Lists):
@@ -94,11 +101,11 @@ class RecommendAnybody(Lists):
 
     async def get(self, request: Any) -> Any:
         """A list, asked for by a query string."""
-        return await self.list_for(from_query(request, self.presets))
+        return await self.list_for(from_query(request, self.presets, self.experiment))
 
     async def post(self, request: Any) -> Any:
         """A list, asked for by a JSON body."""
-        return await self.list_for(await from_body(request, self.presets))
+        return await self.list_for(await from_body(request, self.presets, self.experiment))
 
 
 class Next(Lists):
@@ -108,7 +115,7 @@ class Next(Lists):
         """A list for whoever watches the video now: the user, if one is named, or anybody."""
         self.require_ready()
         self.known(video_id)
-        asked = from_query(request, self.presets)
+        asked = from_query(request, self.presets, self.experiment)
         if len(asked.session) >= MAX_SESSION:
             raise bad_request(
                 "bad_session", f"session has room for {MAX_SESSION - 1} videos beside the one in the path"
@@ -313,6 +320,15 @@ class Docs(ApiView):
         )
 
 
+class Experiments(ApiView):
+    """`GET /v1/experiments`."""
+
+    async def get(self, request: Any) -> Any:
+        """What has followed the lists of each arm."""
+        self.require_ready()
+        return answer(report(self.headrace.engine.tally, self.headrace.as_of_ms(None, self.now_ms())))
+
+
 class Metrics(ApiView):
     """`GET /metrics`."""
 
@@ -331,6 +347,7 @@ ROUTES: dict[str, type[ApiView]] = {
     "/v1/events": Events,
     "/v1/videos/{video_id}": Videos,
     "/v1/users/{user_id}": Users,
+    "/v1/experiments": Experiments,
     "/healthz": Health,
     "/readyz": Ready,
     "/metrics": Metrics,

@@ -209,3 +209,30 @@ LIMIT_EXCHANGES = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+EXPERIMENT_COUNT = Gauge(
+    "headrace_experiment_count",
+    "What followed the lists of an experiment's arms in the owned shards, exact with their state: lists, hits (lists with a click),"
+    " shown, clicks and positives (places), watch_seconds",
+    ["arm", "measure"],
+    registry=REGISTRY,
+)
+EXPERIMENT_FIGURE = Gauge(
+    "headrace_experiment_figure",
+    "Figures of an experiment's arms over all shards, as far as this worker knows them: value, and low and high of its 95% interval of"
+    " users (NaN while too little is known)",
+    ["arm", "figure", "bound"],
+    registry=REGISTRY,
+)
+EXPERIMENT_PROBABILITY = Gauge(
+    "headrace_experiment_larger_ratio",
+    "Probability that an arm's figure is larger than the control's, if nothing was known before; NaN while too little is known",
+    ["arm", "figure"],
+    registry=REGISTRY,
+)
+EXPERIMENT_LEFT_OUT = Gauge(
+    "headrace_experiment_lists_left_out",
+    "Lists of an experiment that do not count, of all shards: late (read after what could have followed them), lost (their worker left"
+    " before all that could follow them had come)",
+    ["reason"],
+    registry=REGISTRY,
+)

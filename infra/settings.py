@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     seed: int = Field(1, ge=0, lt=2**63)
     signals: Path | None = Field(None, description="JSON file of what events say about taste")
     scenarios: Path | None = Field(None, description="JSON file of named presets of list requests")
+    experiment: Path | None = Field(None, description="JSON file of the arms that users are dealt out to")
     objective: str = Field(
         "choice=1", min_length=1, description="what lists are ordered by: weights of log-odds, by name"
     )

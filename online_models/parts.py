@@ -7,7 +7,7 @@ Always holds: the total is the sum of the parts in the order of their numbers, s
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,16 @@ LIMIT = 100.0
 """A lesson after which a weight would be larger is refused: the model has diverged."""
 LARGEST = 1e38
 """A part whose inputs are larger in the mean is none that lessons have made."""
+
+
+class Shared(Protocol):
+    """Whatever each shard has a part of: how parts are written and read."""
+
+    def part(self, number: int) -> Float64Array:
+        """Copy of a shard's part, float64, one-dimensional."""
+
+    def put(self, number: int, values: Float64Array) -> bool:
+        """Replace a shard's part; False where it was not taken."""
 
 
 class Parts:

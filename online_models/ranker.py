@@ -10,6 +10,7 @@ Shards share one ranker. All that lessons change are sums: of steps, of squared 
 of its own lessons, its part; the ranker is the sum of the parts, wherever they were learned.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -395,13 +396,14 @@ class Ranker(SharedModel):
         """Candidates that all lessons so far have compared."""
         return float(self._parts.total[2 * PARAMETERS])
 
-    def scores(self, described: Described, history_length: int) -> Float32Array:
+    def scores(self, described: Described, history_length: int, without: tuple[str, ...] = ()) -> Float32Array:
         """Score candidates; pure.
 
         Parameters
         ----------
         described : m candidates
         history_length : of the user
+        without : features that do not count this time; what was learned beside them stays as it is
 
         Returns
         -------
@@ -411,13 +413,17 @@ class Ranker(SharedModel):
         weights = self._linear[0] + self._linear[1 + bucket_of(history_length)]
         blend = self._blend[sum(history_length >= least for least in _BLEND_FROM)]
         blend = blend * np.float32(BLEND_UNTIL / (BLEND_UNTIL + self.compared))
+        scale = self._scale
+        if without:
+            heard = _heard_without(without)
+            blend, scale = blend * heard, scale * heard
         accepted(
             _scores(
                 out,
                 described.items,
                 described.user,
                 self._mean,
-                self._scale,
+                scale,
                 blend,
                 weights,
                 self._inner,
@@ -462,6 +468,23 @@ class Ranker(SharedModel):
             return Lesson(-1.0 - loss, False)
         self._changed()
         return Lesson(float(loss), True)
+
+
+def features_of(parts: Sequence[str]) -> tuple[str, ...]:
+    """Features of `FEATURES` and of `GROUPS` that are named here, each once. Raises ModelError for what is neither."""
+    for name in parts:
+        if name not in GROUPS and name not in FEATURES:
+            raise ModelError(f"there is no part {name!r} to do without: take some of {', '.join((*GROUPS, *FEATURES))}")
+    return tuple(dict.fromkeys(feature for name in parts for feature in GROUPS.get(name, (name,))))
+
+
+@functools.lru_cache(maxsize=64)
+def _heard_without(features: tuple[str, ...]) -> Float32Array:
+    """0 for each of these features, 1 for all others."""
+    heard = np.ones(_F, np.float32)
+    heard[[FEATURES.index(name) for name in features]] = 0.0
+    heard.flags.writeable = False
+    return heard
 
 
 def bucket_of(history_length: int) -> int:

@@ -15,7 +15,7 @@ from online_models.content import ContentModel
 from online_models.features import Models
 from online_models.heads import Heads
 from online_models.neighbours import COVISITATION, MARKOV, Neighbours
-from online_models.parts import SharedModel
+from online_models.parts import Shared
 from online_models.popularity import Popularity
 from online_models.ranker import Ranker
 from online_models.segments import Segments
@@ -23,6 +23,7 @@ from online_models.sequential_mf import SequentialMF
 from state import rows
 from state.behaviour import behaviour_in
 from state.charts import Charts
+from state.experiment import Experiment
 from state.exploration import EXPLORATION, Exploration
 from state.index import ItemIndex
 from state.objective import Objective
@@ -30,6 +31,7 @@ from state.quota import Quota
 from state.replica import Replica
 from state.segments import segments_of
 from state.shard import Shard
+from state.tally import Tally
 from state.types import BoolArray, Float64Array, Int32Array, Int64Array
 from state.users import Users
 from topics.catalog import Video
@@ -65,6 +67,7 @@ class EngineOptions:
     objective: Objective = Objective()  # noqa: RUF009 - frozen
     signals: SignalTable = DEFAULT_SIGNALS
     exploration: float = EXPLORATION
+    experiment: Experiment | None = None
 
 
 class Engine:
@@ -89,7 +92,11 @@ class Engine:
         self.ranker = Ranker(options.seed)
         self.heads = Heads()
         #: Models of which each shard has a part, by the key of its row.
-        self.shared: dict[bytes, SharedModel] = {rows.RANKER_KEY: self.ranker, rows.HEADS_KEY: self.heads}
+        self.shared: dict[bytes, Shared] = {rows.RANKER_KEY: self.ranker, rows.HEADS_KEY: self.heads}
+        #: What follows the lists of an experiment's arms, if there is one.
+        self.tally = None if options.experiment is None else Tally(options.experiment)
+        if self.tally is not None:
+            self.shared[rows.TALLY_KEY] = self.tally
         #: Of this process: `learned`, `refused`, and `no_candidate` where what was chosen could not have been listed.
         self.lessons: Counter[str] = Counter()
         #: Likewise of exposures: `learned`, `refused`, `late` (an event of one that is not waited for any more), `lost` (the user or
@@ -165,6 +172,8 @@ class Engine:
         for model in self.shared.values():
             model.put(shard.partition, np.zeros_like(model.part(shard.partition)))
         self._load_items(shard)
+        if self.tally is not None and self.tally.recover(shard.partition):
+            shard.taught.add(rows.TALLY_KEY)
         self.exploration.recall(self.replica.rows_in(shard.partition))
         # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
         self.replica.stream_ms = max(clock_ms, shard.clock_ms)

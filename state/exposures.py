@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from online_models.heads import HEADS
+from state.tally import Followed
 from state.types import BoolArray, Float32Array, Float64Array, UInt64Array
 
 #: How long an exposure is waited for, in the stream's own time: a like comes while a video plays or soon after.
@@ -89,19 +90,25 @@ class ServedList:
     Attributes
     ----------
     at_ms : when it was served
-    opened_ms : the stream's time when it became known here
+    arrived_ms : when the log had it, by the broker's clock; until its record is read, as `at_ms`
     codes : uint64, shape (n,); hashes of its videos, best first
     inputs : float32, shape (n, 44); as `online_models.heads` made them for serving; None if they were not logged
     engaged : bool, shape (n,); something but an impression followed
     impressions : whether the client says what it shows
+    first : places before it, in earlier pages
+    followed : what the experiment's tally knows of it; None where it is in none
+    awaits : id of the answer whose record is still to be read, where this process has served it; else empty
     """
 
     at_ms: int
-    opened_ms: int
+    arrived_ms: int
     codes: UInt64Array
     inputs: Float32Array | None
     engaged: BoolArray
     impressions: bool = False
+    first: int = 0
+    followed: Followed | None = None
+    awaits: str = ""
 
     def place_of(self, code: int) -> int:
         """Where the video stands, -1 if it does not."""
@@ -115,6 +122,7 @@ class ServedLists:
     def __init__(self) -> None:
         self._of_user: dict[bytes, deque[ServedList]] = {}
         self._order: deque[tuple[bytes, ServedList]] = deque()
+        self._awaited: dict[str, ServedList] = {}
 
     def __len__(self) -> int:
         return len(self._order)
@@ -124,6 +132,15 @@ class ServedLists:
         held = self._of_user.setdefault(key, deque(maxlen=LISTS_A_USER))
         held.append(served)
         self._order.append((key, served))
+        if served.awaits:
+            self._awaited[served.awaits] = served
+
+    def claim(self, recommendation_id: str) -> ServedList | None:
+        """The list of this answer, if this process has served it and its record was not read before."""
+        served = self._awaited.pop(recommendation_id, None)
+        if served is not None:
+            served.awaits = ""
+        return served
 
     def has(self, key: bytes) -> bool:
         """Whether the user with this id has any list."""
@@ -149,12 +166,19 @@ class ServedLists:
         return None
 
     def over(self, now_ms: int) -> Iterator[ServedList]:
-        """Take out lists that nobody has before them any more at `now_ms`, in the stream's time, and those above the bound."""
+        """Take out lists that nobody has before them any more, and those above the bound.
+
+        Parameters
+        ----------
+        now_ms : when the latest event that is applied arrived, by the broker's clock, which lists have too: a log that is replayed,
+            or whose events are of another year, keeps each list for as long as it was kept when it was served
+        """
         while self._order:
             key, served = self._order[0]
-            if served.opened_ms >= now_ms - LIST_WINDOW_MS and len(self._order) <= LISTS:
+            if served.arrived_ms >= now_ms - LIST_WINDOW_MS and len(self._order) <= LISTS:
                 return
             self._order.popleft()
+            self._awaited.pop(served.awaits, None)
             held = self._of_user.get(key)
             # One that newer lists have pushed out is not there any more.
             if held is not None and held[0] is served:

@@ -100,6 +100,11 @@ class Wish:
     tuning: Tuning = PLAIN
     shown: UInt32Array | None = None
 
+    @property
+    def before(self) -> int:
+        """Places before the list's first."""
+        return self.offset + (0 if self.shown is None else len(self.shown))
+
 
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
@@ -141,7 +146,9 @@ def personal_list(
         held_back = engine.shards[partition].served.left_alone(user_id.encode())
     n = wish.n + wish.offset
     pool = pool_of(n) if wish.tuning.mixes else n
-    candidates = score_candidates(engine, context, allowed, pool, objective=wish.tuning.objective, stages=stages)
+    candidates = score_candidates(
+        engine, context, allowed, pool, objective=wish.tuning.objective, without=wish.tuning.without, stages=stages
+    )
     scored = _chosen(engine, candidates, allowed, n, wish, held_back)
     places = _places(engine, context, allowed, n, user_id, scored, wish)
     if stages is not None:

@@ -76,6 +76,7 @@ def score_candidates(
     exact_below: int = EXACT_BELOW,
     *,
     objective: Objective | None = None,
+    without: tuple[str, ...] = (),
     stages: Stages | None = None,
 ) -> Scored:
     """All candidates of a list of `n` in ascending order of rows, with their scores; of a broken one it is minus infinity.
@@ -83,13 +84,14 @@ def score_candidates(
     Parameters
     ----------
     objective : what they are ordered by; None: the engine's
+    without : features that the ranker does without
     stages : told of `candidates` and `rank`
     """
     rows, votes = propose(engine, context, allowed, exact_below, n)
     if stages is not None:
         stages.mark("candidates")
     found = described(engine, context, rows, votes)
-    scores = engine.ranker.scores(found, len(context.history))
+    scores = engine.ranker.scores(found, len(context.history), without)
     objective = objective or engine.options.objective
     if objective.needs_heads:
         scores = objective.combine(scores, engine.heads.logits(inputs_of(engine, rows, context.behaviour, found)))

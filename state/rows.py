@@ -32,8 +32,10 @@ USER, ATTRIBUTES = b"u:", b"a:"
 ITEM, NEIGHBOURS, VIDEO, DELETED = b"i:", b"n:", b"m:", b"d:"
 #: The shard's parts of the ranker and of the heads. They lie with the videos, which every worker reads of every shard.
 RANKER_KEY, HEADS_KEY = b"!ranker", b"!heads"
-#: Versions of these rows: another one with every change of the features.
-PART_VERSIONS = {RANKER_KEY: 2, HEADS_KEY: 2}
+#: The shard's part of the experiment's tally, for the same reason.
+TALLY_KEY = b"!tally"
+#: Versions of these rows: another one with every change of the features. A tally names what its numbers mean itself.
+PART_VERSIONS = {RANKER_KEY: 2, HEADS_KEY: 2, TALLY_KEY: 1}
 
 _USER = np.dtype(
     [

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from online_models.parts import SharedModel
+from online_models.parts import Shared
 from state import rows
 from state.errors import StateFull
 from state.exposures import Exposures, ServedLists
@@ -74,8 +74,10 @@ class Shard:
         self.pending = Pending()
         #: The engine's models of which this shard has a part, by the key of its row, and those that lessons have changed since the
         #: last checkpoint.
-        self.shared: Mapping[bytes, SharedModel] = {}
+        self.shared: Mapping[bytes, Shared] = {}
         self.taught: set[bytes] = set()
+        #: When the latest event that is applied arrived, by the broker's clock; 0 before the first of this process.
+        self.arrived_ms = 0
         #: What was shown and is waited for; lost with the process, as lessons are samples.
         self.exposures = Exposures()
         self.served = ServedLists()

@@ -35,6 +35,7 @@ class Tuning:
     max_per_author, max_per_category : places that videos of one author, or of one main category (the first), may have
     rotation : each list of the last half hour in which the user left a video alone multiplies its odds by 1 - rotation
     boosts : multiply odds
+    without : features that the ranker does without
     """
 
     objective: Objective | None = None
@@ -44,6 +45,7 @@ class Tuning:
     max_per_category: int | None = None
     rotation: float = 0.0
     boosts: tuple[Boost, ...] = ()
+    without: tuple[str, ...] = ()
 
     @property
     def mixes(self) -> bool:

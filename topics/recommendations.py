@@ -1,7 +1,8 @@
 """The `recommendations` topic: each list that was served, with what was known of its videos. Key = user_id, value = MessagePack.
 
 Written by the API behind the answer, read by the shard of the user, which joins it with what followed. `inputs` are those of the
-release that wrote it: `names` says which, and a list of another release is passed over.
+release that wrote it: `names` says which, and a list of another release is passed over. Fields at the end may be missing: then a
+release wrote it that did not have them.
 """
 
 from typing import Any
@@ -35,6 +36,9 @@ class Recommended(msgspec.Struct, array_like=True, frozen=True):
     explored : positions that were given to exploration
     names : hash of the names of the inputs
     inputs : float32, one row a video; empty where only the list was logged
+    arm : of the experiment that the user was in; empty for none
+    first : places of the list that came before these, in the pages before
+    experiment : names its definition, as `state.experiment` does; 0 for none
     """
 
     version: int
@@ -45,6 +49,9 @@ class Recommended(msgspec.Struct, array_like=True, frozen=True):
     explored: list[int]
     names: int
     inputs: bytes
+    arm: str = ""
+    first: int = 0
+    experiment: int = 0
 
     def matrix(self) -> NDArray[np.float32] | None:
         """The inputs; float32, shape (n, inputs); None if they were not logged."""
@@ -70,12 +77,20 @@ def encode_list(
     explored: list[int],
     names: int,
     inputs: NDArray[Any] | None,
+    *,
+    arm: str = "",
+    first: int = 0,
+    experiment: int = 0,
 ) -> bytes:
     """Encode a value; its key is `user_id.encode()`. Places behind MAX_PLACES are left out."""
     kept = video_ids[:MAX_PLACES]
     packed = b"" if inputs is None else np.ascontiguousarray(inputs[: len(kept)], "<f4").tobytes()
     places = [place for place in explored if place < len(kept)]
-    return _encoder.encode(Recommended(SCHEMA_VERSION, recommendation_id, at_ms, source, kept, places, names, packed))
+    return _encoder.encode(
+        Recommended(
+            SCHEMA_VERSION, recommendation_id, at_ms, source, kept, places, names, packed, arm, first, experiment
+        )
+    )
 
 
 def decode_list(key: bytes | None, value: bytes | None) -> tuple[bytes, Recommended]:
@@ -91,4 +106,6 @@ def decode_list(key: bytes | None, value: bytes | None) -> tuple[bytes, Recommen
     n = len(listed.video_ids)
     if not 0 < n <= MAX_PLACES or len(listed.inputs) % (4 * n):
         raise BadList(f"{n} videos with {len(listed.inputs)} bytes of inputs")
+    if listed.first < 0:
+        raise BadList(f"{listed.first} places before the list")
     return key, listed

@@ -31,6 +31,7 @@ class Log:
     ) -> None:
         self.number += 1
         self.at_ms += 1_000
+        self.state.arrival_ms = self.at_ms
         self.state.send(
             Interaction(f"e{self.number}", user, video, event, self.at_ms, seconds, length)  # type: ignore[arg-type]
         )
@@ -235,6 +236,7 @@ def served(state: World, user: str, videos: list[str], at_ms: int, inputs: bool 
     context = state.engine.stranger() if slot is None else state.engine.context(slot)
     found = list_inputs(state.engine, context, np.array([state.row(video) for video in videos], np.int32))
     value = encode_list("r", at_ms, "owner", videos, [], hash_names(INPUTS), found if inputs else None)
+    state.arrival_ms = at_ms
     state.append(RECOMMENDATIONS, partition, user.encode(), value)
     shard = state.engine.shards[partition]
     feedback.step(state.engine, shard, RECOMMENDATIONS, state.due(RECOMMENDATIONS, partition))

@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agents import catalog, items, users
+from agents import catalog, feedback, items, users
 from agents.scoring import Scorer
 from state.engine import Engine, EngineOptions
 from state.exploration import EXPLORATION
@@ -16,7 +16,7 @@ from topics.dead_letter import DeadLetter
 from topics.interactions import EVENTS, Interaction
 from topics.interactions import encode as encode_event
 from topics.partitions import partition_of
-from topics.specs import INTERACTIONS, USERS, VIDEOS
+from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS
 
 EVIDENCE = "evidence"
 NOW_MS = 1_700_000_000_000
@@ -41,6 +41,8 @@ class World:
     dead: list[DeadLetter] = field(default_factory=list)
     processes: int = 0
     scorer: Scorer | None = None
+    #: The broker's clock, for what is appended next.
+    arrival_ms: int = NOW_MS
 
     def __post_init__(self) -> None:
         self.restart()
@@ -67,7 +69,7 @@ class World:
     def append(self, topic: str, partition: int, key: bytes | None, value: bytes | None) -> None:
         log = self.log(topic, partition)
         # Offsets have gaps in a real log, where markers and compacted records were.
-        log.append(Record(key, value, log[-1].offset + 1 + len(log) % 2 if log else 3))
+        log.append(Record(key, value, log[-1].offset + 1 + len(log) % 2 if log else 3, self.arrival_ms))
 
     def send(self, *events: Interaction) -> None:
         for event in events:
@@ -94,6 +96,10 @@ class World:
             users.step(self.engine, shard, records, TOLERANCE_MS, self.scorer)
         elif topic == EVIDENCE:
             items.step(self.engine, shard, topic, records)
+        elif topic == RECOMMENDATIONS:
+            # A worker never hands over nothing, and what is over is looked at with every batch.
+            if records:
+                feedback.step(self.engine, shard, topic, records)
         else:
             catalog.step(self.engine, shard, topic, records)
         return len(records)
@@ -121,7 +127,7 @@ class World:
         """Catalogue, events, and evidence until nothing is left, checkpointed."""
         busy = True
         while busy:
-            for topic in (VIDEOS, USERS, INTERACTIONS, EVIDENCE):
+            for topic in (VIDEOS, USERS, RECOMMENDATIONS, INTERACTIONS, EVIDENCE):
                 for partition in self.partitions:
                     self.step(topic, partition)
             busy = self.checkpoint_all()

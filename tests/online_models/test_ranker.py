@@ -21,6 +21,7 @@ from online_models.ranker import (
     TOP,
     Ranker,
     bucket_of,
+    features_of,
 )
 
 #: Weights of histories of 0, 1 to 4, and 5 or more, as they were fitted before there was a ranker that learns.
@@ -584,6 +585,21 @@ def test_a_feature_that_is_done_without_changes_no_score(learn_first: bool) -> N
         np.testing.assert_array_equal(ranker.scores(described, 6), scores)
     of(described, "content")[:] *= np.float32(-1.0)
     assert np.abs(ranker.scores(described, 6) - scores).max() > 0.1
+
+
+def test_one_list_can_do_without_features_and_the_next_is_as_before() -> None:
+    ranker, deaf = taught(largest("idle"), 200), Ranker(1)
+    assert deaf.put(0, ranker.part(0))
+    gone = features_of(["markov", "idle", "markov_named"])
+    assert gone == ("markov", "markov_of_best", "markov_named", "idle")
+    deaf.do_without(gone)
+    described = candidates(np.random.default_rng(1))
+    before = ranker.scores(described, 6)
+    np.testing.assert_array_equal(ranker.scores(described, 6, gone), deaf.scores(described, 6))
+    np.testing.assert_array_equal(ranker.scores(described, 6), before)
+    assert np.abs(ranker.scores(described, 6, gone) - before).max() > 0.1
+    with pytest.raises(ModelError, match="'idel'"):
+        features_of(["idel"])
 
 
 def test_what_is_done_without_is_not_learned() -> None:

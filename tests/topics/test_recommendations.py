@@ -77,3 +77,14 @@ def test_any_bytes_are_a_list_or_refused(value: bytes) -> None:
 def test_names_in_another_order_are_other_inputs() -> None:
     assert hash_names(("a", "b")) != hash_names(("b", "a"))
     assert 0 <= hash_names(("a", "b")) < 2**63
+
+
+def test_a_record_of_a_release_without_arms_is_read() -> None:
+    fields = msgspec.msgpack.decode(packed(arm="mixed", first=20, experiment=2**52 + 1))
+    assert fields[-3:] == ["mixed", 20, 2**52 + 1]
+    _, old = decode_list(b"u", msgspec.msgpack.encode(fields[:-3]))
+    assert (old.arm, old.first, old.experiment) == ("", 0, 0)
+    _, new = decode_list(b"u", msgspec.msgpack.encode(fields))
+    assert (new.arm, new.first, new.experiment) == ("mixed", 20, 2**52 + 1)
+    with pytest.raises(BadList):
+        decode_list(b"u", packed(first=-1))
