@@ -153,3 +153,6 @@ SERVED_BELOW_BASELINES = Gauge(
     "1 while served lists are significantly below popularity or co-visitation in a window of at least 500 scored positives",
     registry=REGISTRY,
 )
+BREAKER_STATE = Gauge(
+    "headrace_breaker_state", "State of a circuit breaker: 0 closed, 1 trying, 2 open", ["service"], registry=REGISTRY
+)
