@@ -156,3 +156,17 @@ SERVED_BELOW_BASELINES = Gauge(
 BREAKER_STATE = Gauge(
     "headrace_breaker_state", "State of a circuit breaker: 0 closed, 1 trying, 2 open", ["service"], registry=REGISTRY
 )
+CACHE_LOOKUPS = Counter(
+    "headrace_cache_lookups",
+    "Lookups of a user's last list by outcome: hit, miss, negative (known to be none, not asked), failed, open (breaker), busy (too"
+    " many at once); hits over hit, miss and negative are the hit ratio",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CACHE_WRITES = Counter(
+    "headrace_cache_writes",
+    "Lists for the cache by outcome: stored, replaced (a later one of the same user came first), dropped (no room, or breaker open),"
+    " failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
