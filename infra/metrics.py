@@ -170,3 +170,28 @@ CACHE_WRITES = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+FALLBACK_ANSWERS = Counter(
+    "headrace_fallback_answers",
+    "Answers by the step that gave them; none: no step had one",
+    ["step"],
+    registry=REGISTRY,
+)
+FALLBACK_PASSED = Counter(
+    "headrace_fallback_passed",
+    "Steps without an answer, by reason: empty (it had none), timeout (budget over), error",
+    ["step", "reason"],
+    registry=REGISTRY,
+)
+FALLBACK_OVERRUNS = Counter(
+    "headrace_fallback_overruns",
+    "Answers that took longer than their step's budget, and were used: what computes cannot be interrupted",
+    ["step"],
+    registry=REGISTRY,
+)
+FALLBACK_SECONDS = Histogram(
+    "headrace_fallback_seconds",
+    "Time that a step took, with an answer or without",
+    ["step"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    registry=REGISTRY,
+)
