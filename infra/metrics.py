@@ -195,3 +195,10 @@ FALLBACK_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
     registry=REGISTRY,
 )
+LIMITED = Counter("headrace_limited_requests", "Requests refused by a rate limit", registry=REGISTRY)
+LIMIT_EXCHANGES = Counter(
+    "headrace_limit_exchanges",
+    "What was spent of rate limits told to the other workers: done, failed (each worker limits for itself)",
+    ["outcome"],
+    registry=REGISTRY,
+)
