@@ -10,9 +10,9 @@ def test_it_forgets_by_time_and_by_number_and_when_told() -> None:
     assert b"a" in absent
     assert b"b" not in absent
     now_s[0] = 0.9
-    for key in (b"b", b"c"):
-        absent.add(key)
-    absent.add(b"a")  # anew: it is the youngest now
+    absent.add(b"b")
+    absent.add(b"a")  # anew: b is the oldest now
+    absent.add(b"c")
     now_s[0] = 1.5
     assert b"a" in absent
     absent.add(b"d")

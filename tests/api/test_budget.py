@@ -17,9 +17,9 @@ async def held(loop_s: float) -> None:
 async def test_a_budget_ends_what_waits_and_nothing_else() -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        async with within(0.02):
+        async with within(0.5):
             await asyncio.sleep(5)
-    assert 0.02 <= time.monotonic() - began < 0.2
+    assert 0.5 <= time.monotonic() - began < 0.95
     async with within(0.02):
         await asyncio.sleep(0)
     await asyncio.sleep(0.03)  # a timer that was left would fire now

@@ -141,6 +141,7 @@ async def test_odd_ids_are_ids(cache: ListCache, user: str) -> None:
     assert await cache.get(user) == b"odd"
     assert await cache.delete(user)
     assert await cache.get(user) is None
+    assert cache.key(user) != cache.key("?")
 
 
 async def test_no_url_is_no_cache() -> None:
@@ -269,6 +270,26 @@ async def test_a_stalled_server_costs_a_budget_and_then_nothing(server: RedisSer
     await until(back, 10)
 
 
+async def test_a_loop_that_learning_holds_loses_no_list(server: RedisServer, client: Redis) -> None:
+    """Each turn of the loop takes longer than the budget: the answer is there before anybody can look."""
+    lists, found = ListCache(client, NAMESPACE), lookups()
+    server.direct.set(lists.key("u1"), b"list")
+    assert await lists.get("u1") == b"list"
+
+    async def learn() -> None:
+        while True:
+            time.sleep(0.03)  # noqa: ASYNC251 - to hold it is the point
+            await asyncio.sleep(0)
+
+    learning = asyncio.create_task(learn())
+    for _ in range(20):
+        await lists.get("u1", 20)
+    learning.cancel()
+    # On a busy machine the server itself is late at times; a time-out that does not look would find none.
+    assert found()["hit"] > 15
+    assert breaker("redis_read") == 0
+
+
 async def test_thousands_of_reads_of_a_stalled_server_neither_queue_nor_pile_up(
     server: RedisServer, client: Redis
 ) -> None:
@@ -291,23 +312,31 @@ async def test_thousands_of_reads_of_a_stalled_server_neither_queue_nor_pile_up(
     assert process.memory_info().rss - before < 8 << 20
 
 
-async def test_lists_for_a_stalled_server_take_no_more_and_more_memory(server: RedisServer, cache: ListCache) -> None:
+async def test_lists_for_a_stalled_server_take_no_more_and_more_memory(
+    server: RedisServer, cache: ListCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_behind, "WRITE_BUDGET_S", 0.1)
     written, process = writes(), psutil.Process()
     server.stall()
-    before, number = process.memory_info().rss, 0
-    ends = time.monotonic() + 4
-    while time.monotonic() < ends:
-        for _ in range(20):
-            number += 1
-            cache.put(f"u{number}", os.urandom(2_000))
-        await asyncio.sleep(0.01)
-    # Eight thousand lists or so, of 16 MB: those of five pipelines at most may lie in sockets.
-    assert number > 3_000
+    number = 0
+
+    async def put(megabytes: int) -> None:
+        nonlocal number
+        for _ in range(megabytes * 20):
+            for _ in range(25):
+                number += 1
+                cache.put(f"u{number}", os.urandom(2_000))
+            await asyncio.sleep(0.005)
+
+    while breaker("redis_write") == 0:
+        await put(1)
+    before = process.memory_info().rss
+    await put(16)
     assert process.memory_info().rss - before < 8 << 20
     server.resume()
     await until(lambda: _comes_back(cache), 10)
     await flushed(written, number)
-    assert written()["dropped"] > written()["failed"]
+    assert written()["dropped"] > 6_000
 
 
 async def test_what_waits_is_bounded_in_number_and_in_bytes(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,11 +369,12 @@ async def test_a_full_server_refuses_lists_and_gives_those_it_has(server: RedisS
     assert written() == {"stored": 1, "failed": 50}
     assert await cache.get("first") == b"list"
     assert (breaker("redis_read"), breaker("redis_write")) == (0, 0)
-    assert await cache.delete("first")  # which makes room, and is allowed
+    cache.put("u0", b"list")
+    assert await cache.delete("first")  # in the same pipeline; it makes room, and so is allowed
     server.direct.config_set("maxmemory", 0)
     cache.put("u0", b"list")
-    await flushed(written, 52)
-    assert written()["stored"] == 2
+    await flushed(written, 53)
+    assert written() == {"stored": 2, "failed": 51}
 
 
 async def test_a_key_of_another_kind_is_none_and_is_overwritten(server: RedisServer, cache: ListCache) -> None:
@@ -359,9 +389,14 @@ async def test_a_key_of_another_kind_is_none_and_is_overwritten(server: RedisSer
     assert await cache.get("u1") == b"list"
 
 
-async def test_a_port_where_something_else_answers_is_no_list() -> None:
+@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+async def test_a_port_where_something_else_answers_is_no_list(says: bytes) -> None:
+    connections = 0
+
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        nonlocal connections
+        connections += 1
+        writer.write(says)
         await writer.drain()
         writer.close()
 
@@ -377,8 +412,32 @@ async def test_a_port_where_something_else_answers_is_no_list() -> None:
             assert await lists.get("u1") is None
         assert written() == {"failed": 1}
         assert breaker("redis_read") == 2
+        assert connections == 6  # nothing is tried twice
         await lists.stop()
         await close_redis(client)
+
+
+async def test_a_server_that_answers_nothing_is_tried_without_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "WRITE_BUDGET_S", 0.05)
+    got: list[bytes] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.read(-1))
+        writer.close()
+
+    port = free_port(HOST)
+    async with await asyncio.start_server(swallow, HOST, port):
+        client = redis_client(f"redis://{HOST}:{port}")
+        lists = ListCache(client, NAMESPACE)
+        await lists.start()
+        for number in range(100):
+            lists.put(f"u{number}", b"x" * 100)
+            await asyncio.sleep(0.02)
+        await lists.stop()
+        await close_redis(client)
+    assert [b"SET" in commands for commands in got[:6]] == [True] * 5 + [False]
+    assert len(got) > 6
+    assert set(got[5:]) == {b"*1\r\n$4\r\nPING\r\n"}
 
 
 async def test_a_deletion_is_confirmed_once_nothing_is_left(server: RedisServer, cache: ListCache) -> None:
@@ -405,23 +464,33 @@ async def test_a_deletion_that_is_not_confirmed_counts_here_at_once_and_there_la
     server.stall()
     assert not await cache.delete("u1", 0.05)
     server.resume()
-    assert await cache.get("u1", 1_000) is None  # although it may still be there
+    assert await cache.get("u1", 1_000) is None  # although it is still there
     assert await cache.get("u2", 1_000) == b"list"
     await until(lambda: server.direct.dbsize() == 1, 10)
     assert await cache.get("u1") is None
 
 
-async def test_a_deletion_beats_a_list_that_is_being_written(server: RedisServer, cache: ListCache) -> None:
+async def test_a_deletion_does_not_wait_for_company(cache: ListCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "FLUSH_PAUSE_S", 60)
+    assert await cache.delete("u1")  # the pause that had begun
+    assert await cache.delete("u1")
+
+
+async def test_a_deletion_beats_lists_that_are_being_written(server: RedisServer, cache: ListCache) -> None:
     written = writes()
     cache.put("warm", b"list")
     await flushed(written, 1)
     server.stall()
-    cache.put("u1", b"list")
+    first = asyncio.create_task(cache.delete("u1", 5))
+    await asyncio.sleep(0)
+    cache.put("u1", b"list")  # goes with the first deletion, after it
+    cache.put("u2", b"list")
     await until(lambda: cache._writer is not None and cache._writer.waiting(cache.key("u1")) is None)  # under way
-    deleting = asyncio.create_task(cache.delete("u1", 5))
+    others = asyncio.gather(cache.delete("u1", 5), cache.delete("u2", 5))
     await asyncio.sleep(0.05)
     server.resume()
-    assert await deleting
+    assert await first
+    assert all(await others)
     assert server.direct.keys() == [cache.key("warm")]
 
 
@@ -435,6 +504,8 @@ async def test_deletions_that_wait_are_bounded(client: Redis, monkeypatch: pytes
     for user in ("u1", "u2", "u3", "u1"):
         assert not await lists.delete(user, 0.01)
     assert await lists.get("u1") is None
+    assert lists._writer is not None
+    assert not lists._writer.is_deleted(lists.key("u3"))
     await lists.start()
     await until(lambda: lists.delete("u3"))  # once the first two have made room
     await lists.stop()
@@ -458,7 +529,7 @@ async def test_ending_with_a_stalled_server_takes_a_moment(server: RedisServer, 
         lists.put(f"u{number}", b"list")
     began = time.monotonic()
     await lists.stop()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 2
     assert written()["failed"] > 0
 
 

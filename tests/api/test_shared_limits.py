@@ -109,7 +109,7 @@ async def test_a_server_that_is_killed_loses_debts_and_is_used_again(
     server: RedisServer, workers: list[Worker]
 ) -> None:
     one, two, _ = workers
-    one.granted("a", 10)
+    one.granted("a", 6)
     await one.shared.exchange()
     server.kill()
     for _ in range(6):
@@ -119,9 +119,11 @@ async def test_a_server_that_is_killed_loses_debts_and_is_used_again(
     await asyncio.sleep(0.3)  # the breaker's first pause
     one.granted("b", 10)
     two.granted("b", 1)
+    assert one.granted("a", 1) == 1
     await one.shared.exchange()
     await two.shared.exchange()
     assert two.granted("b", 10) <= 3
+    assert one.granted("a", 10) <= 5  # it has not forgotten what it granted itself
 
 
 async def test_many_clients_go_in_scripts_of_a_bounded_size(server: RedisServer, workers: list[Worker]) -> None:
