@@ -26,6 +26,7 @@ from online_models.heads import HEADS
 from state.engine import Engine
 from state.exposures import LISTS
 from state.index import EXACT_BELOW
+from state.index_recall import IndexRecall
 from state.shard import Shard
 from topics import specs
 from topics.record_batch import RecordBatch, RecordLike
@@ -47,6 +48,8 @@ INDEX_PAUSE_S = 0.07
 AHEAD_PAUSE_S = 0.02
 #: They wait no longer for events that do not come: the end of a log may be a mark of Kafka's own, which nobody reads.
 STILL_S = 2.0
+#: Between two looks at what the index misses: each holds the loop for as long as a list takes.
+INDEX_SAMPLE_PAUSE_S = 2.0
 #: Topics that all versions read, and must have read when one takes over from another.
 _SHARED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 #: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
@@ -89,6 +92,7 @@ class HeadraceApp(faust.App):
         self.options = options
         self.engine = engine
         self.scorer = Scorer(options.scoring_share, engine.options.seed)
+        self.index_recall = IndexRecall(engine.options.seed)
         self.shard_topics = ShardTopics.of(options.app, options.version)
         self.writers: dict[int, ShardWriter] = {}
         self.followers = Followers(
@@ -340,6 +344,12 @@ class HeadraceApp(faust.App):
                 await asyncio.to_thread(engine.index.refresh, columns["q"], columns["b"], INDEX_BUDGET_S)
             await asyncio.sleep(INDEX_PAUSE_S)
 
+    async def keep_judging_index(self) -> None:
+        """Compare a list of the graph index with the exact one now and then, once there is a graph."""
+        while not self.should_stop and self.failure is None:
+            self.index_recall.sample(self.engine)
+            await asyncio.sleep(INDEX_SAMPLE_PAUSE_S)
+
     def publish_metrics(self) -> None:
         """Bring the gauges up to date; called when they are scraped."""
         engine = self.engine
@@ -351,6 +361,10 @@ class HeadraceApp(faust.App):
                 metrics.DEAD.labels(name.removeprefix("dead.")).set(count)
         for topic in self.shard_topics.inputs:
             metrics.LAG.labels(topic if topic in _NAMED else "evidence").set(self.lag(topic))
+        now_ms = int(time.time() * 1000)
+        as_of_ms = self.as_of_ms(None, now_ms)
+        # Before anything was applied while much waits, nobody knows.
+        metrics.STATE_AGE.set(max(0, now_ms - as_of_ms) / 1000 if as_of_ms else float("nan"))
         for outcome in ("learned", "refused", "no_candidate"):
             metrics.LESSONS.labels(outcome).set(engine.lessons[outcome])
         metrics.REFUSED_PARTS.set(engine.ranker.refused)
@@ -368,6 +382,7 @@ class HeadraceApp(faust.App):
         scoring_metrics.publish(self.scorer.figures(active))
         metrics.INDEX_ROWS.set(len(engine.index))
         metrics.INDEX_WAITING.set(engine.index.waiting)
+        metrics.INDEX_RECALL.set(self.index_recall.mean)
 
     def lag(self, topic: str) -> int:
         """Records of the owned shards in `topic` that are fetched or known and not applied."""

@@ -11,13 +11,15 @@ from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api import experiment_file, scenarios
+from api.browse import BROWSE_ROUTES
 from api.cache import ListCache
 from api.listing import Listing
 from api.middleware import MAX_BODY_BYTES, problems
+from api.page.views import page_routes
 from api.producer import LogWriter
 from api.redis_client import close_redis, redis_client
 from api.requests import Presets
-from api.views import mount
+from api.views import ROUTES, Shared, mount
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
 from state.experiment import Experiment
@@ -102,10 +104,12 @@ def create_app(
         _mount_agent(app, topic)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
+    app.task(app.keep_judging_index)
     writer = LogWriter(bootstrap, settings.partitions)
     redis = _redis(settings.redis_url)
     cache = ListCache(redis, f"{settings.app}:{settings.version}")
-    mount(app, writer, _presets(settings.scenarios), Listing(app, writer, cache))
+    shared = Shared(writer, _presets(settings.scenarios), Listing(app, writer, cache))
+    mount(app, shared, {**ROUTES, **BROWSE_ROUTES, **page_routes()})
     app.add_opener(cache.start)
     app.add_closer(cache.stop)
     if redis is not None:

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from api.experiments import ExperimentReport
-from api.requests import CountRequest, ListRequest
+from api.requests import CountRequest, ListRequest, UserQuery, VideoQuery
 from api.schemas import (
     EventsTaken,
     Failure,
+    FoundVideos,
+    HeldUsers,
     KnownUser,
     Readiness,
     Recommendations,
@@ -92,10 +94,14 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("get", "/v1/trending", "Lists", "What is watched now", Trending, query=CountRequest, problems=(400, 503)),
     Operation("post", "/v1/events", "Events", "Take one event or an array of them; 202 once Kafka has them", EventsTaken,
               202, body=_EVENTS, problems=(400, 413, 503)),
+    Operation("get", "/v1/videos", "Catalogue", "Videos whose titles or ids have words that begin like the query's", FoundVideos,
+              query=VideoQuery, problems=(400, 503)),
     Operation("put", "/v1/videos/{video_id}", "Catalogue", "Put a video into the catalogue, or change it", Stored, 202,
               body=Video, problems=(400, 413, 503)),
     Operation("delete", "/v1/videos/{video_id}", "Catalogue", "Take a video out of the catalogue and of all that is learned",
               Stored, 202, problems=(400, 503)),
+    Operation("get", "/v1/users", "Users", "Some users to pick from: those in memory, used last first", HeldUsers,
+              query=UserQuery, problems=(400, 503)),
     Operation("get", "/v1/users/{user_id}", "Users", "What is known of a user, and so what their lists are made from", KnownUser,
               problems=(400, 404, 421, 503)),
     Operation("put", "/v1/users/{user_id}", "Users", "Say what is known of a user beside events", Stored, 202, body=User,
@@ -124,7 +130,7 @@ def document(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
         paths.setdefault(each.path, {})[each.method] = _operation(each, schemas)
-    for inner in (CountRequest, Interaction):
+    for inner in (CountRequest, UserQuery, VideoQuery, Interaction):
         schemas.pop(inner.__name__, None)
     return {
         "openapi": OPENAPI,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from api.schemas import Item, Named, Reason
 from state.engine import Engine
-from state.lists import Served
+from state.lists import Served, Why
+from state.replica import Replica
 from topics.catalog import Video
 
 
@@ -13,10 +14,17 @@ def items_of(engine: Engine, served: Sequence[Served]) -> list[Item]:
     replica = engine.replica
     listed = []
     for place in served:
-        reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
+        reasons = [_reason(replica, why) for why in place.reasons]
         video = replica.video(place.row)
-        listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title_of(video)))
+        length = None if video is None else video.duration_seconds
+        listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title_of(video), length))
     return listed
+
+
+def _reason(replica: Replica, why: Why) -> Reason:
+    if why.row is None:
+        return Reason(why.kind, why.text)
+    return Reason(why.kind, why.text, replica.ids[why.row], title_of(replica.video(why.row)))
 
 
 def named(engine: Engine, rows: Sequence[int]) -> list[Named]:

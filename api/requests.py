@@ -8,7 +8,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -25,6 +25,8 @@ from topics.ids import is_id
 DEFAULT_N = 10
 MAX_N = 200
 MAX_OFFSET = 800
+#: Videos that a search finds.
+MAX_FOUND = 100
 MAX_EXCLUDED = 1_000
 MAX_WAIT_MS = 5_000
 #: Categories or languages.
@@ -158,6 +160,28 @@ class CountRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=MAX_N)] = DEFAULT_N
 
 
+class VideoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of `GET /v1/videos`.
+
+    Attributes
+    ----------
+    query : words or their beginnings, or an id
+    n : how many at most
+    """
+
+    query: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_FOUND)] = 20
+
+
+class UserQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of `GET /v1/users`: how many at most."""
+
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_N)] = 50
+
+
+Query = TypeVar("Query", CountRequest, VideoQuery, UserQuery)
+
+
 def require_id(value: str, name: str) -> str:
     """The id itself. Raises Problem where it is none."""
     if not is_id(value):
@@ -190,12 +214,12 @@ def from_query(
     return _converted(_fields(request, given), presets, experiment)
 
 
-def count_from_query(request: web.Request) -> CountRequest:
-    """Read a query string that may have `n`. Raises Problem."""
+def read_query(request: web.Request, kind: type[Query]) -> Query:
+    """Read a query string, each parameter once. Raises Problem."""
     try:
-        return msgspec.convert(_fields(request, {}), CountRequest)
+        return msgspec.convert(_fields(request, {}), kind)
     except msgspec.ValidationError as error:
-        raise _explained(str(error), CountRequest) from error
+        raise _explained(str(error), kind) from error
 
 
 def _fields(request: web.Request, given: Mapping[str, str]) -> dict[str, object]:
@@ -286,5 +310,7 @@ def _converted(fields: dict[str, object], presets: Presets, experiment: Experime
 def _explained(text: str, kind: type[msgspec.Struct]) -> Problem:
     if "unknown field" in text:
         return bad_request("unknown_field", f"{text}; known: {', '.join(kind.__struct_fields__)}")
+    if "missing required field" in text:
+        return bad_request("missing_field", text)
     found = _FIELD.search(text)
     return bad_request(f"bad_{found.group(1)}" if found else "wrong_type", text)

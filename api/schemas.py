@@ -8,11 +8,12 @@ from topics.catalog import User
 
 
 class Reason(msgspec.Struct, omit_defaults=True):
-    """Why an item is in the list: `kind`, in words, and the video it comes from."""
+    """Why an item is in the list: `kind`, in words, and the video it comes from, with its title."""
 
     kind: str
     text: str
     video_id: str | None = None
+    title: str | None = None
 
 
 class Item(msgspec.Struct, omit_defaults=True):
@@ -22,6 +23,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     score: float
     reasons: list[Reason]
     title: str | None = None
+    duration_seconds: float | None = None
 
 
 class Recommendations(msgspec.Struct):
@@ -88,6 +90,26 @@ class Trending(msgspec.Struct):
 
     as_of_ms: int
     items: list[Item]
+
+
+class Found(msgspec.Struct, omit_defaults=True):
+    """A video of the catalogue."""
+
+    video_id: str
+    title: str | None = None
+    duration_seconds: float | None = None
+
+
+class FoundVideos(msgspec.Struct):
+    """Answer of `GET /v1/videos`, best first."""
+
+    items: list[Found]
+
+
+class HeldUsers(msgspec.Struct):
+    """Answer of `GET /v1/users`: ids, those used last first."""
+
+    user_ids: list[str]
 
 
 class Refusal(msgspec.Struct):

@@ -2,8 +2,8 @@
 
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from aiohttp import web
@@ -19,7 +19,7 @@ from api.middleware import answer
 from api.openapi import MAX_EVENTS
 from api.producer import LogWriter
 from api.rendering import items_of, named
-from api.requests import ListRequest, Presets, count_from_query, from_body, from_query, require_id
+from api.requests import CountRequest, ListRequest, Presets, from_body, from_query, read_query, require_id
 from api.schemas import (
     EventsTaken,
     Item,
@@ -129,7 +129,7 @@ class Similar(ApiView):
     async def get(self, request: Any, video_id: str) -> Any:
         """Videos that go with one."""
         self.require_ready()
-        served = similar(self.headrace.engine, self.known(video_id), count_from_query(request).n)
+        served = similar(self.headrace.engine, self.known(video_id), read_query(request, CountRequest).n)
         return answer(SimilarVideos(video_id, self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -139,7 +139,7 @@ class TrendingView(ApiView):
     async def get(self, request: Any) -> Any:
         """What is watched now."""
         self.require_ready()
-        served = trending(self.headrace.engine, count_from_query(request).n)
+        served = trending(self.headrace.engine, read_query(request, CountRequest).n)
         return answer(Trending(self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -356,12 +356,16 @@ ROUTES: dict[str, type[ApiView]] = {
 }
 
 
-def mount(app: HeadraceApp, writer: LogWriter, presets: Presets, listing: Listing) -> None:
+class Shared(NamedTuple):
+    """What all views have of their worker, beside its app."""
+
+    log_writer: LogWriter
+    presets: Presets
+    listing: Listing
+
+
+def mount(app: HeadraceApp, shared: Shared, routes: Mapping[str, type[ApiView]] = ROUTES) -> None:
     """Put the API on the worker's web server."""
-    shared = {"log_writer": writer, "presets": presets, "listing": listing}
-    for pattern, view in ROUTES.items():
-        bound = cast(
-            "type[ApiView]",
-            type(view.__name__, (view,), shared | {"__doc__": view.__doc__}),
-        )
-        app.page(pattern, name=view.__name__.lower())(bound)
+    for pattern, view in routes.items():
+        attributes = {**shared._asdict(), "__doc__": view.__doc__}
+        app.page(pattern, name=view.__name__.lower())(cast("type[ApiView]", type(view.__name__, (view,), attributes)))

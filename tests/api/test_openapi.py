@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api.browse import BROWSE_ROUTES
 from api.docs_page import page
 from api.openapi import OPERATIONS, document
 from api.views import ROUTES
@@ -21,7 +22,7 @@ METHODS = ("get", "post", "put", "delete", "patch")
 def test_every_mounted_route_is_in_the_document_and_no_other() -> None:
     mounted = {
         (method, path)
-        for path, view in ROUTES.items()
+        for path, view in {**ROUTES, **BROWSE_ROUTES}.items()
         for method in METHODS
         if method in vars(view) or _inherits(view, method)
     }
