@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
@@ -18,6 +18,7 @@ from api.middleware import answer
 from api.producer import LogWriter
 from api.requests import DEFAULT_N, MAX_N, ListRequest, from_body, from_query, require_id
 from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, SimilarVideos, Stored, Trending
+from api.scopes import SEES_FIGURES
 from infra import metrics
 from online_models.base import Context
 from state.errors import StateError
@@ -281,16 +282,14 @@ class Health(ApiView):
 
 
 class Ready(ApiView):
-    """`GET /readyz`: shards are recovered and assigned."""
+    """`GET /readyz`: shards are recovered and assigned; which and how much, for whoever may read the metrics."""
 
     async def get(self, request: Any) -> Any:
         """200 once recovery and assignment are done, else 503."""
         app = self.headrace
-        body: Mapping[str, Any] = {
-            "ready": app.ready,
-            "shards": sorted(app.engine.shards),
-            "totals": app.engine.totals(),
-        }
+        body: dict[str, Any] = {"ready": app.ready}
+        if request[SEES_FIGURES]:
+            body |= {"shards": sorted(app.engine.shards), "totals": app.engine.totals()}
         return answer(body, 200 if app.ready else 503, {} if app.ready else {"Retry-After": "1"})
 
 

@@ -1,0 +1,44 @@
+"""What each route asks of a key, in one table.
+
+A mounted route that is not here needs the scope admin: whoever mounts one and forgets this file has closed it, not opened it, and
+`tests/api/test_scopes.py` names it. HEAD is as GET. To list what anybody learns by asking (paths that are not there, methods that
+a path does not have), any key will do.
+"""
+
+from typing import Final
+
+from aiohttp import web
+
+from api.keys import Client, Scope
+
+#: No key is asked for. What is behind it tells nothing of users, videos or load.
+OPEN: Final = None
+
+NEEDED: dict[tuple[str, str], Scope | None] = {
+    ("GET", "/v1/recommend"): Scope.READ,
+    ("POST", "/v1/recommend"): Scope.READ,
+    ("GET", "/v1/recommend/{user_id}"): Scope.READ,
+    ("GET", "/v1/similar/{video_id}"): Scope.READ,
+    ("GET", "/v1/trending"): Scope.READ,
+    ("POST", "/v1/events"): Scope.WRITE,
+    ("PUT", "/v1/videos/{video_id}"): Scope.WRITE,
+    ("DELETE", "/v1/videos/{video_id}"): Scope.WRITE,
+    ("PUT", "/v1/users/{user_id}"): Scope.WRITE,
+    # A load balancer asks these; `/readyz` shows what it counts to whoever may read the metrics.
+    ("GET", "/healthz"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    # Faust's own: it says OK.
+    ("GET", "/"): OPEN,
+    # How much there is of everything is a business's secret: its operator scrapes with a key, unless HEADRACE_METRICS_OPEN.
+    ("GET", "/metrics"): Scope.ADMIN,
+}
+
+#: Who asks; set for every request that was let in, but for those without a key to what is open.
+CLIENT: web.RequestKey[Client] = web.RequestKey("client", Client)
+#: Whether who asks may see what is counted; set for every request that was let in.
+SEES_FIGURES: web.RequestKey[bool] = web.RequestKey("sees_figures", bool)
+
+
+def needed(method: str, pattern: str) -> Scope | None:
+    """The scope that a route needs, None for one that is open."""
+    return NEEDED.get(("GET" if method == "HEAD" else method, pattern), Scope.ADMIN)
