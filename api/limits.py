@@ -11,8 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
-from infra import metrics
-
 #: API keys and "anonymous": a deployment has few. Beyond it, the clients that asked least lately begin anew.
 MAX_CLIENTS = 10_000
 
@@ -51,7 +49,6 @@ class RateLimits:
         wait_s = paid_at - now - (self.burst - min(cost, self.burst)) / self.rate
         if wait_s > 1e-9:  # else it is rounding
             self._paid_at.move_to_end(client)
-            metrics.LIMITED.inc()
             return wait_s
         self._set(client, paid_at + cost / self.rate)
         self._spent[client] = self._spent.get(client, 0) + cost

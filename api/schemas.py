@@ -142,12 +142,15 @@ class Status(msgspec.Struct):
     status: str
 
 
-class Readiness(msgspec.Struct):
-    """Answer of `/readyz`: whether shards are recovered and assigned, which, and what became of their records."""
+class Readiness(msgspec.Struct, omit_defaults=True):
+    """Answer of `/readyz`: whether shards are recovered and assigned.
+
+    `shards`, and `totals` of what became of their records, are for whoever may read the metrics.
+    """
 
     ready: bool
-    shards: list[int]
-    totals: dict[str, int]
+    shards: list[int] | None = None
+    totals: dict[str, int] | None = None
 
 
 class Failure(msgspec.Struct):

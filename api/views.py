@@ -31,6 +31,7 @@ from api.schemas import (
     Stored,
     Trending,
 )
+from api.scopes import SEES_FIGURES
 from infra import metrics
 from state.experiment import Experiment
 from state.lists import MAX_SESSION, Served, similar, trending
@@ -286,12 +287,14 @@ class Health(ApiView):
 
 
 class Ready(ApiView):
-    """`GET /readyz`: shards are recovered and assigned."""
+    """`GET /readyz`: shards are recovered and assigned; which and how much, for whoever may read the metrics."""
 
     async def get(self, request: Any) -> Any:
         """200 once recovery and assignment are done, else 503."""
         app = self.headrace
-        body = Readiness(app.ready, sorted(app.engine.shards), dict(app.engine.totals()))
+        body = Readiness(app.ready)
+        if request[SEES_FIGURES]:
+            body = Readiness(app.ready, sorted(app.engine.shards), dict(app.engine.totals()))
         return answer(body, 200 if app.ready else 503, {} if app.ready else {"Retry-After": "1"})
 
 

@@ -75,6 +75,24 @@ STAGE_SECONDS = Histogram(
     buckets=(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05),
     registry=REGISTRY,
 )
+KEYS_REFUSED = Counter(
+    "headrace_keys_refused",
+    "Requests refused for their key: missing, wrong, or without the scope",
+    ["why"],
+    registry=REGISTRY,
+)
+REQUESTS_LIMITED = Counter(
+    "headrace_requests_limited", "Requests refused because of HEADRACE_RATE_LIMIT", registry=REGISTRY
+)
+BAD_REQUESTS = Counter("headrace_bad_http", "What came in and was no HTTP request", registry=REGISTRY)
+CONNECTIONS = Gauge("headrace_connections", "Open HTTP connections", registry=REGISTRY)
+CONNECTIONS_CLOSED = Counter(
+    "headrace_connections_closed",
+    "Connections closed by us before their time: full (none was idle), room (idle the longest when one more came), slow_head,"
+    " large_head, slow_reader",
+    ["why"],
+    registry=REGISTRY,
+)
 STEP_SECONDS = Histogram(
     "headrace_step_seconds",
     "Time for which one micro-batch held the loop, by agent",
@@ -212,7 +230,6 @@ FALLBACK_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
     registry=REGISTRY,
 )
-LIMITED = Counter("headrace_limited_requests", "Requests refused by a rate limit", registry=REGISTRY)
 LIMIT_EXCHANGES = Counter(
     "headrace_limit_exchanges",
     "What was spent of rate limits told to the other workers: done, failed (each worker limits for itself)",

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.limits import RateLimits
-from infra import metrics
 
 
 class Clock:
@@ -46,14 +45,12 @@ def test_the_wait_it_names_is_enough_and_not_too_long() -> None:
     assert limits.allow("a", 2) == 0.0
 
 
-def test_a_refusal_costs_nothing_and_is_counted() -> None:
+def test_a_refusal_costs_nothing() -> None:
     clock = Clock()
     limits = RateLimits(rate=1, burst=1, clock=clock)
-    before = metrics.REGISTRY.get_sample_value("headrace_limited_requests_total") or 0
     limits.allow("a")
     for _ in range(100):
         assert limits.allow("a") == pytest.approx(1)
-    assert metrics.REGISTRY.get_sample_value("headrace_limited_requests_total") == before + 100
     clock.now_s += 1
     assert limits.allow("a") == 0.0
     assert limits.take_spent() == {"a": 2}
