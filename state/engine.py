@@ -28,6 +28,7 @@ from state.index import ItemIndex
 from state.objective import Objective
 from state.quota import Quota
 from state.replica import Replica
+from state.search import Search
 from state.segments import segments_of
 from state.shard import Shard
 from state.types import BoolArray, Float64Array, Int32Array, Int64Array
@@ -108,6 +109,7 @@ class Engine:
         self.exploration = Exploration(options.exploration, options.seed, self.replica, self.models)
         self.users = Users(options.max_users, FACTORS, self._load_user)
         self.index = ItemIndex(FACTORS, options.max_videos)
+        self.search = Search(self.replica, self.popularity)
         self.shards: dict[int, Shard] = {}
         self._newest: deque[tuple[int, int]] = deque(maxlen=NEWEST)
         #: The same as an array, made when it is asked for.
