@@ -306,6 +306,10 @@ class HeadraceApp(faust.App):
                 metrics.DEAD.labels(name.removeprefix("dead.")).set(count)
         for topic in self.shard_topics.inputs:
             metrics.LAG.labels(topic if topic in _NAMED else "evidence").set(self.lag(topic))
+        now_ms = int(time.time() * 1000)
+        as_of_ms = self.as_of_ms(None, now_ms)
+        # Before anything was applied while much waits, nobody knows.
+        metrics.STATE_AGE.set(max(0, now_ms - as_of_ms) / 1000 if as_of_ms else float("nan"))
         for outcome in ("learned", "refused", "no_candidate"):
             metrics.LESSONS.labels(outcome).set(engine.lessons[outcome])
         metrics.REFUSED_PARTS.set(engine.ranker.refused)

@@ -21,6 +21,11 @@ DEAD = Gauge("headrace_dead_letters", "Interactions refused, by reason", ["reaso
 LAG = Gauge(
     "headrace_lag_records", "Records of the owned shards not applied yet, by topic", ["topic"], registry=REGISTRY
 )
+STATE_AGE = Gauge(
+    "headrace_state_age_seconds",
+    "Age of what lists are made of: 0 while no known interaction waits, else since the latest one applied arrived; the oldest shard's",
+    registry=REGISTRY,
+)
 LESSONS = Gauge(
     "headrace_ranker_lessons",
     "What became of the ranker's lessons in this process: learned, refused (a number was not finite or too large), no_candidate",
