@@ -6,11 +6,12 @@ import msgspec
 
 
 class Reason(msgspec.Struct, omit_defaults=True):
-    """Why an item is in the list: `kind`, in words, and the video it comes from."""
+    """Why an item is in the list: `kind`, in words, and the video it comes from, with its title."""
 
     kind: str
     text: str
     video_id: str | None = None
+    title: str | None = None
 
 
 class Item(msgspec.Struct, omit_defaults=True):
@@ -20,6 +21,7 @@ class Item(msgspec.Struct, omit_defaults=True):
     score: float
     reasons: list[Reason]
     title: str | None = None
+    duration_seconds: float | None = None
 
 
 class Recommendations(msgspec.Struct):

@@ -21,7 +21,7 @@ from api.schemas import EventsTaken, Item, Reason, Recommendations, Refusal, Sim
 from infra import metrics
 from online_models.base import Context
 from state.errors import StateError
-from state.lists import Served, list_inputs, personal_list, similar, trending
+from state.lists import Served, Why, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
@@ -60,10 +60,21 @@ class ApiView(View):
         listed = []
         for place in served:
             video = replica.video(place.row)
-            reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
-            title = video.title if video is not None and video.title else None
-            listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title))
+            reasons = [self._reason(why) for why in place.reasons]
+            video_id, score = replica.ids[place.row] or "", round(place.score, 6)
+            length = None if video is None else video.duration_seconds
+            listed.append(Item(video_id, score, reasons, _title(video), length))
         return listed
+
+    def _reason(self, why: Why) -> Reason:
+        if why.row is None:
+            return Reason(why.kind, why.text)
+        replica = self.headrace.engine.replica
+        return Reason(why.kind, why.text, replica.ids[why.row], _title(replica.video(why.row)))
+
+
+def _title(video: catalog.Video | None) -> str | None:
+    return video.title or None if video is not None else None
 
 
 def _count(request: web.Request) -> int:
