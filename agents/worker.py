@@ -9,9 +9,10 @@ import faust
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
+from api.browse import BROWSE_ROUTES
 from api.middleware import MAX_BODY_BYTES, problems
 from api.producer import LogWriter
-from api.views import mount
+from api.views import ROUTES, mount
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
 from state.objective import BadObjective, Objective
@@ -95,7 +96,7 @@ def create_app(
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
     writer = LogWriter(bootstrap, settings.partitions)
-    mount(app, writer)
+    mount(app, writer, {**ROUTES, **BROWSE_ROUTES})
     app.add_closer(writer.stop)
     return app
 

@@ -55,6 +55,26 @@ class Trending(msgspec.Struct):
     items: list[Item]
 
 
+class Found(msgspec.Struct, omit_defaults=True):
+    """A video of the catalogue."""
+
+    video_id: str
+    title: str | None = None
+    duration_seconds: float | None = None
+
+
+class FoundVideos(msgspec.Struct):
+    """Answer of `GET /v1/videos`, best first."""
+
+    items: list[Found]
+
+
+class HeldUsers(msgspec.Struct):
+    """Answer of `GET /v1/users`: ids, those used last first."""
+
+    user_ids: list[str]
+
+
 class Refusal(msgspec.Struct):
     """One event of a request that was not taken, by its index in the request."""
 

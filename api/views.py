@@ -328,8 +328,8 @@ ROUTES: dict[str, type[ApiView]] = {
 }
 
 
-def mount(app: HeadraceApp, writer: LogWriter) -> None:
+def mount(app: HeadraceApp, writer: LogWriter, routes: Mapping[str, type[ApiView]] = ROUTES) -> None:
     """Put the API on the worker's web server."""
-    for pattern, view in ROUTES.items():
+    for pattern, view in routes.items():
         bound = cast("type[ApiView]", type(view.__name__, (view,), {"log_writer": writer, "__doc__": view.__doc__}))
         app.page(pattern, name=view.__name__.lower())(bound)
