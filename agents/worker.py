@@ -11,6 +11,7 @@ from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api.browse import BROWSE_ROUTES
 from api.middleware import MAX_BODY_BYTES, problems
+from api.page.views import page_routes
 from api.producer import LogWriter
 from api.views import ROUTES, mount
 from infra.settings import Settings, SettingsError
@@ -96,7 +97,7 @@ def create_app(
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
     writer = LogWriter(bootstrap, settings.partitions)
-    mount(app, writer, {**ROUTES, **BROWSE_ROUTES})
+    mount(app, writer, {**ROUTES, **BROWSE_ROUTES, **page_routes()})
     app.add_closer(writer.stop)
     return app
 
