@@ -25,6 +25,7 @@ from infra import metrics
 from online_models.heads import HEADS
 from state.engine import Engine
 from state.index import EXACT_BELOW
+from state.index_recall import IndexRecall
 from state.shard import Shard
 from topics import specs
 from topics.record_batch import RecordBatch, RecordLike
@@ -42,6 +43,8 @@ CHECKPOINT_SHARE = 0.1
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
 INDEX_PAUSE_S = 0.07
+#: Between two looks at what the index misses: each holds the loop for as long as a list takes.
+INDEX_SAMPLE_PAUSE_S = 2.0
 #: Topics that all versions read, and must have read when one takes over from another.
 _SHARED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 #: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
@@ -84,6 +87,7 @@ class HeadraceApp(faust.App):
         self.options = options
         self.engine = engine
         self.scorer = Scorer(options.scoring_share, engine.options.seed)
+        self.index_recall = IndexRecall(engine.options.seed)
         self.shard_topics = ShardTopics.of(options.app, options.version)
         self.writers: dict[int, ShardWriter] = {}
         self.followers = Followers(
@@ -295,6 +299,12 @@ class HeadraceApp(faust.App):
                 await asyncio.to_thread(engine.index.refresh, columns["q"], columns["b"], INDEX_BUDGET_S)
             await asyncio.sleep(INDEX_PAUSE_S)
 
+    async def keep_judging_index(self) -> None:
+        """Compare a list of the graph index with the exact one now and then, once there is a graph."""
+        while not self.should_stop and self.failure is None:
+            self.index_recall.sample(self.engine)
+            await asyncio.sleep(INDEX_SAMPLE_PAUSE_S)
+
     def publish_metrics(self) -> None:
         """Bring the gauges up to date; called when they are scraped."""
         engine = self.engine
@@ -325,6 +335,7 @@ class HeadraceApp(faust.App):
         scoring_metrics.publish(self.scorer.figures(active))
         metrics.INDEX_ROWS.set(len(engine.index))
         metrics.INDEX_WAITING.set(engine.index.waiting)
+        metrics.INDEX_RECALL.set(self.index_recall.mean)
 
     def lag(self, topic: str) -> int:
         """Records of the owned shards in `topic` that are fetched or known and not applied."""

@@ -96,6 +96,7 @@ def create_app(
         _mount_agent(app, topic)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
+    app.task(app.keep_judging_index)
     writer = LogWriter(bootstrap, settings.partitions)
     mount(app, writer, {**ROUTES, **BROWSE_ROUTES, **page_routes()})
     app.add_closer(writer.stop)

@@ -56,6 +56,11 @@ USERS = Gauge("headrace_users", "Users in memory", registry=REGISTRY)
 VIDEOS = Gauge("headrace_videos", "Videos that may be recommended", registry=REGISTRY)
 INDEX_ROWS = Gauge("headrace_index_rows", "Videos in the graph index", registry=REGISTRY)
 INDEX_WAITING = Gauge("headrace_index_waiting_rows", "Changed videos not in the graph index yet", registry=REGISTRY)
+INDEX_RECALL = Gauge(
+    "headrace_index_recall_ratio",
+    "Recall@100 of the graph index beside exact search, mean of the latest 50 samples; NaN while there is no graph",
+    registry=REGISTRY,
+)
 REQUEST_SECONDS = Histogram(
     "headrace_request_seconds",
     "Time to answer a request, by route and status class",

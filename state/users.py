@@ -319,6 +319,11 @@ class Users:
     def __len__(self) -> int:
         return len(self._slot_of)
 
+    @property
+    def slots(self) -> int:
+        """Slots in use or once used: every slot is below it."""
+        return len(self._ids)
+
     def key_of(self, slot: int) -> bytes:
         """The id, as UTF-8, of the user in `slot`."""
         key = self._ids[slot]

@@ -60,11 +60,11 @@ export class Worker {
         least: 0.05,
       }),
       index: new Chart({
-        title: "Index, videos",
-        about: "In the graph, and changed but not in it yet.",
-        lines: [{ name: "in the graph" }, { name: "waiting" }],
+        title: "Index recall at 100",
+        about: "Share of the exact best 100 by the factors that the graph finds.",
+        lines: [{ name: "recall" }],
         spanS,
-        least: 10,
+        least: 1,
       }),
       lag: new Chart({
         title: "Lag, records",
@@ -144,10 +144,11 @@ export class Worker {
   }
 
   #drawIndex(chart, samples) {
-    const rows = total(samples, "headrace_index_rows");
-    // Without a graph everything would wait for it, and for nothing.
-    const waiting = rows === 0 ? NaN : total(samples, "headrace_index_waiting_rows");
-    chart.add([rows, waiting], { note: rows === 0 ? "No graph: so few videos are searched exactly, and recall is 1." : "" });
+    const [rows, waiting] = ["headrace_index_rows", "headrace_index_waiting_rows"].map((name) => total(samples, name));
+    const graph = `${few(rows)} videos in the graph; of ${few(waiting)} it holds an earlier state, or none yet.`;
+    const recall = total(samples, "headrace_index_recall_ratio");
+    const note = rows === 0 ? "No graph: so few videos are searched exactly, and nothing is missed." : graph;
+    chart.add([recall], { words: Number.isFinite(recall) ? [recall.toFixed(4)] : [], note: samples.size ? note : "" });
   }
 }
 
