@@ -98,7 +98,7 @@ def _fit(
             fits[row] = 0
             continue
         at, end = start[row], start[row] + length[row]
-        begun, whole, number, leading, of_title, in_title = 0, 0, 0, 0, 0, True
+        begun, whole, number, leading, entire, of_title, in_title = 0, 0, 0, 0, 0, 0, True
         while at < end:
             size = pool[at]
             at += 1
@@ -118,6 +118,7 @@ def _fit(
                         whole |= 1 << q
                     if in_title and q == number and leading == q:
                         leading += 1
+                        entire += n == size
             number += 1
             if in_title:
                 of_title = number
@@ -125,7 +126,7 @@ def _fit(
         if begun != everything:
             fits[row] = 0
         elif leading == wanted:
-            fits[row] = TITLE if whole == everything and of_title == wanted else BEGINS
+            fits[row] = TITLE if entire == of_title == wanted else BEGINS
         else:
             fits[row] = WORDS if whole == everything else BEGINNINGS
 

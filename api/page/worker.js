@@ -29,6 +29,7 @@ export class Worker {
   #charts;
   #rates = OUTCOMES.map(() => new Rate());
   #presses = [];
+  #lastPress = NaN;
   #back;
 
   /** charts: where they go; said: element of the state in words; figures: of sizes; back: called when the worker answers again. */
@@ -68,7 +69,7 @@ export class Worker {
       }),
       lag: new Chart({
         title: "Lag, records",
-        about: "In Kafka, and not applied yet.",
+        about: "In Kafka, and not applied yet. Of evidence, one a shard is the mark of its last commit, and stays.",
         lines: [{ name: "interactions" }, { name: "evidence" }, { name: "other topics" }],
         spanS,
         least: 10,
@@ -121,7 +122,9 @@ export class Worker {
   #draw(samples, atMs) {
     const { events, freshness, recall, index, lag } = this.#charts;
     events.add(OUTCOMES.map((outcome, number) => this.#rates[number].of(total(samples, "headrace_events", { outcome }), atMs)));
-    freshness.add([total(samples, "headrace_state_age_seconds"), this.#presses.splice(0).at(-1) ?? NaN]);
+    const press = this.#presses.splice(0).at(-1) ?? NaN;
+    if (Number.isFinite(press)) this.#lastPress = press;
+    freshness.add([total(samples, "headrace_state_age_seconds"), press], { words: [undefined, few(this.#lastPress)] });
     this.#drawRecall(recall, samples);
     this.#drawIndex(index, samples);
     const lags = (samples.get("headrace_lag_records") ?? []).map(({ labels }) => labels.topic);
@@ -145,7 +148,7 @@ export class Worker {
 
   #drawIndex(chart, samples) {
     const [rows, waiting] = ["headrace_index_rows", "headrace_index_waiting_rows"].map((name) => total(samples, name));
-    const graph = `${few(rows)} videos in the graph; of ${few(waiting)} it holds an earlier state, or none yet.`;
+    const graph = `${few(rows)} videos in the graph, ${few(waiting)} to be put in anew.`;
     const recall = total(samples, "headrace_index_recall_ratio");
     const note = rows === 0 ? "No graph: so few videos are searched exactly, and nothing is missed." : graph;
     chart.add([recall], { words: Number.isFinite(recall) ? [recall.toFixed(4)] : [], note: samples.size ? note : "" });

@@ -383,6 +383,9 @@ def test_axe_finds_nothing_in_either_scheme(show: Callable[..., Browser], scheme
 def test_everything_that_acts_has_a_name(show: Callable[..., Browser]) -> None:
     page = show("cat-fan4")
     page.run("document.getElementById('key-box').open = true")
+    page.until(
+        "return [...document.querySelectorAll('#charts svg title')].filter((title) => title.textContent).length === 5"
+    )
     page.command("Accessibility.enable")
     nodes = [node for node in page.command("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
     roles = (
@@ -587,6 +590,9 @@ def test_charts_follow_the_metrics(show: Callable[..., Browser], http: httpx.Cli
     assert re.fullmatch(r"[01]\.\d{3}( \(.* popularity\))?", page.run(legend, "Hit rate of ten", "served"))
     page.run_async(PRESS_FIRST, "like")
     page.until(legend.replace("return ", "return /^0\\.\\d+$/.test(") + ")", "Freshness, seconds", "your press")
+    # It stays to be read.
+    time.sleep(2.5)
+    assert page.run(legend, "Freshness, seconds", "your press").startswith("0.")
     drawn = page.run(
         "return [...document.querySelectorAll('#charts path.line-0')].map((path) => path.getAttribute('d'))"
     )

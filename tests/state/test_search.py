@@ -5,7 +5,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from state.engine import Engine, EngineOptions
@@ -187,6 +187,7 @@ def plainly(titles: dict[str, str], query: str) -> list[tuple[int, str]]:
 LETTERS = "abcÉ é12-_ß"
 
 
+@example({"11": "11", "1-": "11"}, ["1"])
 @given(
     st.dictionaries(st.text("abc1-", min_size=1, max_size=5), st.text(LETTERS, max_size=14), min_size=1, max_size=25),
     st.lists(st.text(LETTERS, min_size=1, max_size=9), min_size=1, max_size=6),
