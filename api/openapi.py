@@ -28,11 +28,14 @@ from api.schemas import (
     Stored,
     Trending,
 )
+from api.scopes import OPEN, needed
 from topics.catalog import User, Video
 from topics.interactions import Interaction
 
 OPENAPI = "3.1.0"
 MAX_EVENTS = 1_000
+#: Answers of all that may ask for a key: none or a wrong one, one without the scope, too many requests.
+GUARDED = (401, 403, 429)
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 
@@ -82,13 +85,13 @@ _EVENTS: Mapping[str, Any] = {
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("get", "/v1/recommend", "Lists", "A list for a user, or for a session", Recommendations,
-              query=ListRequest, problems=(400, 503)),
+              query=ListRequest, problems=(400, 431, 503)),
     Operation("post", "/v1/recommend", "Lists", "The same, asked for by a body", Recommendations,
               body=ListRequest, problems=(400, 413, 503)),
     Operation("get", "/v1/recommend/{user_id}", "Lists", "A list for a user", Recommendations,
-              query=ListRequest, problems=(400, 503)),
+              query=ListRequest, problems=(400, 431, 503)),
     Operation("get", "/v1/next/{video_id}", "Lists", "What goes on after a video", Recommendations,
-              query=ListRequest, problems=(400, 404, 503)),
+              query=ListRequest, problems=(400, 404, 431, 503)),
     Operation("get", "/v1/similar/{video_id}", "Lists", "Videos that go with one, whoever asks", SimilarVideos,
               query=CountRequest, problems=(400, 404, 503)),
     Operation("get", "/v1/trending", "Lists", "What is watched now", Trending, query=CountRequest, problems=(400, 503)),
@@ -141,7 +144,13 @@ def document(operations: Sequence[Operation] = OPERATIONS) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
     }
 
 
@@ -191,6 +200,10 @@ def _operation(each: Operation, schemas: Mapping[str, Any]) -> dict[str, Any]:
         "summary": each.summary,
         "responses": _responses(each),
     }
+    scope = needed(each.method.upper(), each.path)
+    if scope is not OPEN:
+        made["security"] = [{"bearer": [str(scope)]}, {"header": [str(scope)]}]
+        made["description"] = f"Where keys are asked for: one with the scope {scope}."
     if parameters:
         made["parameters"] = parameters
     if each.body is not None:
@@ -227,12 +240,13 @@ def _responses(each: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {str(each.status): {"description": HTTPStatus(each.status).phrase, "content": content}}
     if each.answer is Readiness:
         responses["503"] = {"description": "Not ready", "content": content}
-    for status in each.problems:
+    guarded = () if needed(each.method.upper(), each.path) is OPEN else GUARDED
+    for status in sorted({*each.problems, *guarded}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM: {"schema": {"$ref": _REF.format(name=Failure.__name__)}}},
         }
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
             responses[str(status)]["headers"] = {
                 "Retry-After": {"description": "seconds", "schema": {"type": "integer", "minimum": 0}}
             }

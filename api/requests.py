@@ -310,7 +310,7 @@ def _converted(fields: dict[str, object], presets: Presets, experiment: Experime
 def _explained(text: str, kind: type[msgspec.Struct]) -> Problem:
     if "unknown field" in text:
         return bad_request("unknown_field", f"{text}; known: {', '.join(kind.__struct_fields__)}")
-    if "missing required field" in text:
-        return bad_request("missing_field", text)
     found = _FIELD.search(text)
-    return bad_request(f"bad_{found.group(1)}" if found else "wrong_type", text)
+    if found:
+        return bad_request(f"bad_{found.group(1)}", text)
+    return bad_request("missing_field" if "missing required field" in text else "wrong_type", text)

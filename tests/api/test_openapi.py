@@ -1,5 +1,6 @@
 """The contract: all that is mounted is in the document, and whatever the document allows or forbids is answered as it says."""
 
+import datetime
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from api.browse import BROWSE_ROUTES
 from api.docs_page import page
+from api.keys import SCHEMA, KeyList, Scope
 from api.openapi import OPERATIONS, document
 from api.views import ROUTES
 from tests.agents.running_worker import HOST, RunningWorker
@@ -53,10 +55,23 @@ def test_the_page_needs_nobody_else() -> None:
 
 
 @pytest.fixture(scope="module")
-def worker(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
-    with RunningWorker(bootstrap, tmp_path_factory.mktemp("contract"), "contract-tests") as running:
+def token(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A key that may do everything, and the file that has it."""
+    keys, token = KeyList(SCHEMA).with_new("tests", Scope, datetime.date(2026, 1, 1))
+    path = tmp_path_factory.mktemp("keys") / "keys.json"
+    path.write_bytes(keys.encode())
+    return token, path
+
+
+@pytest.fixture(scope="module")
+def worker(
+    bootstrap: str, tmp_path_factory: pytest.TempPathFactory, token: tuple[str, Path]
+) -> Iterator[RunningWorker]:
+    folder = tmp_path_factory.mktemp("contract")
+    with RunningWorker(bootstrap, folder, "contract-tests", api_keys=token[1]) as running:
         ready(running)
-        with httpx.Client(base_url=f"http://{HOST}:{running.port}", timeout=10) as http:
+        headers = {"X-API-Key": token[0]}
+        with httpx.Client(base_url=f"http://{HOST}:{running.port}", timeout=10, headers=headers) as http:
             for number in range(20):
                 http.put(f"/v1/videos/v{number}", json={"title": f"film {number}", "categories": ["film"]})
             http.post(
@@ -66,7 +81,7 @@ def worker(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.mark.broker
-def test_every_operation_keeps_to_the_document(worker: RunningWorker) -> None:
+def test_every_operation_keeps_to_the_document(worker: RunningWorker, token: tuple[str, Path]) -> None:
     """Whatever fits the document and whatever does not, each operation alone and in sequences."""
     url = f"http://{HOST}:{worker.port}/openapi.json"
     config = Path(__file__).parent / "schemathesis.toml"
@@ -74,6 +89,7 @@ def test_every_operation_keeps_to_the_document(worker: RunningWorker) -> None:
         [
             str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config), "--no-color", "run", url,
             "--checks", "all", "--max-examples", "25", "--generation-database", "none",
+            "--header", f"Authorization: Bearer {token[0]}",
         ],
         capture_output=True,
         text=True,
