@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import hdrs, web
+from aiohttp import ClientConnectionResetError, hdrs, web
 
 from api.errors import Problem
 from api.schemas import Failure
@@ -50,6 +50,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         response = failed(error.status, error.reason.lower().replace(" ", "_"), f"{request.method} {request.path}")
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
+    except ClientConnectionResetError:
+        raise  # whoever asked is gone, in the middle of a streamed answer: there is nobody to tell, and nothing failed
     except Exception:
         log.exception("request failed", method=method_of(request), route=route_of(request))
         response = failed(500, "internal", "the answer could not be computed; the log says why")

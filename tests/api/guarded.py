@@ -41,11 +41,12 @@ async def page(_: web.Request) -> web.Response:
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
-    """Answer in two parts."""
+    """Answer in as many parts as asked."""
     response = web.StreamResponse()
     await response.prepare(request)
-    for part in (b"one", b"two"):
-        await response.write(part)
+    for _ in range(int(request.query.get("parts", "2"))):
+        await response.write(b"part")
+        await asyncio.sleep(0)
     return response
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import structlog
 from api.access_log import MOST_A_SECOND, AccessLog, AccessLogMode
 from api.guard import Guard
 from api.keys import SCHEMA, KeyList, KeyRing, Scope
+from infra import metrics
 from infra.logs import configure_logs
 from tests.api.guarded import GuardedThread, Raw
 from tests.api.test_keys import TODAY
@@ -76,9 +78,23 @@ def test_a_header_of_a_views_own_stays(running: GuardedThread) -> None:
 
 def test_a_streamed_answer_has_them_too(running: GuardedThread) -> None:
     answer = httpx.get(f"{running.url}/stream")
-    assert answer.text == "onetwo"
+    assert answer.text == "partpart"
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")
     assert len(answer.headers["x-request-id"]) == 20
+
+
+def test_who_goes_in_the_middle_of_a_streamed_answer_is_nobodys_failure(
+    running: GuardedThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = metrics.REQUEST_SECONDS.labels("/stream", "5xx")._sum
+    before = failed.get()
+    with Raw(running.address) as raw:
+        raw.send(b"GET /stream?parts=1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert raw.socket.recv(1000)
+    time.sleep(0.1)
+    assert httpx.get(f"{running.url}/v1/trending").status_code == 200
+    assert failed.get() == before
+    assert [record for record in caplog.records if record.name != "httpx"] == []
 
 
 @pytest.mark.parametrize(

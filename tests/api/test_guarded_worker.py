@@ -182,7 +182,7 @@ def test_slow_and_many_connections_are_in_no_clients_way(keyed: Keyed) -> None:
                 raw.socket.close()
     assert len(raws) == 600
     assert statuses == {200}
-    assert slowest_s < 1.0
+    assert slowest_s < 3.0
 
 
 @pytest.mark.broker
