@@ -282,7 +282,7 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]
             shard.served.add(key, held)
         held.arrived_ms = record.timestamp
         if held.followed is not None and engine.tally is not None:
-            engine.tally.count(shard.partition, held.followed)
+            engine.tally.open(shard.partition, held.followed)
             shard.taught.add(TALLY_KEY)
         engine.exposures["listed"] += 1
     close(engine, shard)

@@ -60,7 +60,8 @@ class ExperimentReport(msgspec.Struct):
     """Answer of `/v1/experiments`; `experiment` is null where there is none.
 
     `definition` names all that was configured: with another one, counts begin at zero. The first arm is the control. `late` and `lost`
-    lists do not count: the first were read after what could have followed them, the workers of the others left too soon.
+    lists do not count: the first were read after what could have followed them, the others made room before anything could. `short`
+    ones do, with what had followed them when their worker ended.
     """
 
     experiment: str | None
@@ -68,13 +69,14 @@ class ExperimentReport(msgspec.Struct):
     as_of_ms: int
     late: int
     lost: int
+    short: int
     arms: list[ArmReport]
 
 
 def report(tally: Tally | None, as_of_ms: int) -> ExperimentReport:
     """What is known now, of all shards."""
     if tally is None:
-        return ExperimentReport(None, None, as_of_ms, 0, 0, [])
+        return ExperimentReport(None, None, as_of_ms, 0, 0, 0, [])
     experiment, sums, waiting = tally.experiment, tally.sums(), tally.waiting()
     found = figures(sums)
     shares = sum(arm.share for arm in experiment.arms)
@@ -91,7 +93,9 @@ def report(tally: Tally | None, as_of_ms: int) -> ExperimentReport:
         )
         for place, arm in enumerate(experiment.arms)
     ]
-    return ExperimentReport(experiment.name, f"{experiment.id:014x}", as_of_ms, tally.late, tally.lost, arms)
+    return ExperimentReport(
+        experiment.name, f"{experiment.id:014x}", as_of_ms, tally.late, tally.lost, tally.short, arms
+    )
 
 
 def _counts(sums: Float64Array) -> dict[str, int]:

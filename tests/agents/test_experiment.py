@@ -2,8 +2,7 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -107,20 +106,26 @@ class Plain:
         )  # fmt: skip
 
 
-def recount(state: World) -> dict[tuple[int, int], Plain]:
-    """All lists of the logs with what followed them, by partition and offset; no code is shared with the worker."""
+#: Of each kill: where the logs of lists and of events were committed, by partition.
+Cuts = Sequence[Mapping[int, tuple[int, int]]]
+
+
+def recount(state: World, cuts: Cuts = ()) -> dict[tuple[int, int], Plain]:
+    """All lists of the logs with what followed them in the same life, by partition and offset; no code is shared with the worker."""
     found: dict[tuple[int, int], Plain] = {}
     for partition in state.partitions:
         lists = [(r.timestamp, 0, r.offset, r) for r in state.log(RECOMMENDATIONS, partition)]
         events = [(r.timestamp, 1, r.offset, r) for r in state.log(INTERACTIONS, partition)]
-        latest: dict[str, deque[Plain]] = {}
+        latest: dict[tuple[str, int], deque[Plain]] = {}
         known: set[tuple[str, str]] = set()
         sends: set[str] = set()
         for _, is_event, offset, record in sorted(lists + events, key=lambda entry: entry[:3]):
+            # A record belongs to the life that has committed it.
+            life = sum(offset >= cut[partition][is_event] for cut in cuts)
             if not is_event:
                 key, listed = decode_list(record.key, record.value)
                 served = Plain(listed, key.decode(), key.decode() in sends)
-                latest.setdefault(key.decode(), deque(maxlen=LISTS_A_USER)).append(served)
+                latest.setdefault((key.decode(), life), deque(maxlen=LISTS_A_USER)).append(served)
                 found[partition, offset] = served
                 continue
             event = decode_value(record.value or b"")
@@ -129,7 +134,7 @@ def recount(state: World) -> dict[tuple[int, int], Plain]:
             known.add((event.user_id, event.event_id))
             if event.event == "impression":
                 sends.add(event.user_id)
-            for served in reversed(latest.get(event.user_id, deque())):
+            for served in reversed(latest.get((event.user_id, life), deque())):
                 within = -60_000 <= event.at_ms - served.listed.at_ms <= 1_800_000
                 if within and event.video_id in served.listed.video_ids:
                     note(served, event)
@@ -158,11 +163,11 @@ def note(served: Plain, event: Interaction) -> None:
         served.watch_ms += int((seconds or 0.0) * 1000)
 
 
-def expected(state: World, lost: AbstractSet[tuple[int, int]] = frozenset()) -> dict[str, Counter[str]]:
-    """By arm, of lists that are not lost."""
+def expected(state: World, cuts: Cuts = ()) -> dict[str, Counter[str]]:
+    """By arm."""
     found: dict[str, Counter[str]] = {arm.name: Counter(dict.fromkeys(MEASURES, 0)) for arm in MIX.arms}
-    for place, served in recount(state).items():
-        if served.listed.experiment == MIX.id and served.listed.arm in found and place not in lost:
+    for served in recount(state, cuts).values():
+        if served.listed.experiment == MIX.id and served.listed.arm in found:
             found[served.listed.arm].update(served.measures())
     return found
 
@@ -238,43 +243,40 @@ def test_what_is_counted_is_what_a_recount_of_the_logs_finds(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_kills_lose_lists_that_were_waited_for_and_count_nothing_twice(seed: int) -> None:
+def test_kills_count_nothing_twice_and_keep_what_was_committed(seed: int) -> None:
     state = shop()
     audience = Audience(state, seed)
-    #: Lists that are waited for in what is committed, and those that a kill has so lost.
-    committed: dict[int, set[tuple[int, int]]] = {}
-    lost: set[tuple[int, int]] = set()
-    kills = 0
+    cuts: list[dict[int, tuple[int, int]]] = []
     for _ in range(300):
         audience.act()
         for partition in state.partitions:
             in_order(state, partition, audience.random.randrange(8))
             if audience.random.random() < 0.3:
                 state.checkpoint(partition)
-                held = state.engine.shards[partition].served._order
-                arrivals = {served.arrived_ms for _, served in held if served.followed is not None}
-                at = [r.offset for r in state.log(RECOMMENDATIONS, partition) if r.timestamp in arrivals]
-                committed[partition] = {(partition, offset) for offset in at}
         if audience.random.random() < 0.03:
-            kills += 1
             state.restart()
-            for waiting in committed.values():
-                lost |= waiting
-            committed.clear()
+            cuts.append({partition: committed(state, partition) for partition in state.partitions})
     for partition in state.partitions:
         in_order(state, partition)
-    assert kills > 3
-    assert lost
-    assert tally_of(state).lost == len(lost)
-    assert counted(state) == expected(state, lost)
+    assert len(cuts) > 3
+    assert counted(state) == expected(state, cuts)
+    without_kills = expected(state)
+    assert sum(arm["lists"] for arm in without_kills.values()) == sum(arm["lists"] for arm in counted(state).values())
+    assert sum((without_kills[arm] - found).total() for arm, found in counted(state).items()) > 0
     state.settle()
-    waiting = tally_of(state).waiting().sum()
-    before = counted(state)
+    short, waiting, before = tally_of(state).short, int(tally_of(state).waiting().sum()), counted(state)
+    assert short > 0
+    assert waiting > 0
     state.restart()
-    assert tally_of(state).lost == len(lost) + waiting
-    after = counted(state)
-    assert sum(arm["lists"] for arm in after.values()) == sum(arm["lists"] for arm in before.values()) - waiting
+    assert tally_of(state).short == short + waiting
     assert tally_of(state).waiting().sum() == 0
+    assert counted(state) == before
+
+
+def committed(state: World, partition: int) -> tuple[int, int]:
+    """Where the shard has just gone on, in the log of lists and in that of events."""
+    following = state.engine.shards[partition].next
+    return following.get(RECOMMENDATIONS, 0), following.get(INTERACTIONS, 0)
 
 
 def in_order(state: World, partition: int, most: int = 1_000) -> None:
@@ -308,10 +310,10 @@ def test_what_is_counted_outlives_the_process_and_reaches_other_workers() -> Non
     audience.state.arrival_ms = audience.at_ms
     over(state)
     assert tally_of(state).waiting().sum() == 0
-    before, late_lost = counted(state), (tally_of(state).late, tally_of(state).lost)
+    before = counted(state)
     state.restart()
     assert counted(state) == before
-    assert (tally_of(state).late, tally_of(state).lost) == late_lost
+    assert (tally_of(state).late, tally_of(state).lost, tally_of(state).short) == (0, 0, 0)
     other = shop()
     for partition in state.partitions:
         row = state.stores[partition][1].get(rows.TALLY_KEY)
