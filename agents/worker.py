@@ -98,6 +98,7 @@ def create_app(
         _mount_agent(app, topic)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
+    app.task(app.keep_reading_lists)
     writer = LogWriter(bootstrap, settings.partitions)
     mount(app, writer, _presets(settings.scenarios))
     app.add_closer(writer.stop)

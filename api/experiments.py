@@ -59,16 +59,15 @@ class ArmReport(msgspec.Struct):
 class ExperimentReport(msgspec.Struct):
     """Answer of `/v1/experiments`; `experiment` is null where there is none.
 
-    `definition` names all that was configured: with another one, counts begin at zero. The first arm is the control. `late` and `lost`
-    lists do not count: the first were read after what could have followed them, the others made room before anything could. `short`
-    ones do, with what had followed them when their worker ended.
+    `definition` names all that was configured: with another one, counts begin at zero. The first arm is the control. `late` lists do
+    not count, for they were read long after what could have followed them; `short` ones do, with what had followed them when their
+    worker ended.
     """
 
     experiment: str | None
     definition: str | None
     as_of_ms: int
     late: int
-    lost: int
     short: int
     arms: list[ArmReport]
 
@@ -76,7 +75,7 @@ class ExperimentReport(msgspec.Struct):
 def report(tally: Tally | None, as_of_ms: int) -> ExperimentReport:
     """What is known now, of all shards."""
     if tally is None:
-        return ExperimentReport(None, None, as_of_ms, 0, 0, 0, [])
+        return ExperimentReport(None, None, as_of_ms, 0, 0, [])
     experiment, sums, waiting = tally.experiment, tally.sums(), tally.waiting()
     found = figures(sums)
     shares = sum(arm.share for arm in experiment.arms)
@@ -93,9 +92,7 @@ def report(tally: Tally | None, as_of_ms: int) -> ExperimentReport:
         )
         for place, arm in enumerate(experiment.arms)
     ]
-    return ExperimentReport(
-        experiment.name, f"{experiment.id:014x}", as_of_ms, tally.late, tally.lost, tally.short, arms
-    )
+    return ExperimentReport(experiment.name, f"{experiment.id:014x}", as_of_ms, tally.late, tally.short, arms)
 
 
 def _counts(sums: Float64Array) -> dict[str, int]:

@@ -12,7 +12,6 @@ from aiohttp import web
 from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from agents import feedback
 from agents.app import HeadraceApp
 from api.cursor import encode_cursor
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
@@ -39,7 +38,6 @@ from state.experiment import Arm, Experiment
 from state.lists import MAX_SESSION, Served, list_inputs, personal_list, similar, trending
 from state.prediction import INPUT_NAMES
 from state.profiles import profile_of
-from state.shard import Shard
 from state.stages import Stages
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
@@ -137,7 +135,7 @@ class Lists(ApiView):
         shard = None if partition is None else app.engine.shards.get(partition)
         recommendation_id = uuid.uuid4().hex
         if user_id is not None and shard is not None and served:
-            self._log(shard, recommendation_id, user_id, source, served, context, wish.before, arm)
+            self._log(recommendation_id, user_id, source, served, context, wish.before, arm)
             stages.mark("log")
         codes = app.engine.replica.hashes[[place.row for place in served]]
         response = answer(
@@ -168,7 +166,6 @@ class Lists(ApiView):
 
     def _log(
         self,
-        shard: Shard,
         recommendation_id: str,
         user_id: str,
         source: str,
@@ -183,10 +180,8 @@ class Lists(ApiView):
         inputs = list_inputs(engine, context, rows)
         video_ids = engine.replica.ids_of(rows.tolist())
         explored = [number for number, place in enumerate(served) if place.explores]
-        at_ms = self.now_ms()
-        feedback.hand_out(engine, shard, user_id.encode(), recommendation_id, at_ms, rows, inputs, first)
         value = encode_list(
-            recommendation_id, at_ms, source, video_ids, explored, INPUT_NAMES, inputs, first=first,
+            recommendation_id, self.now_ms(), source, video_ids, explored, INPUT_NAMES, inputs, first=first,
             arm="" if arm is None else arm.name, experiment=0 if self.experiment is None else self.experiment.id,
         )  # fmt: skip
         self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)

@@ -182,8 +182,8 @@ EXPERIMENT_PROBABILITY = Gauge(
 )
 EXPERIMENT_INCOMPLETE = Gauge(
     "headrace_experiment_lists_incomplete",
-    "Lists of an experiment that are not counted, of all shards: late (read after what could have followed them), lost (made room for"
-    " others before anything could follow them); and short: counted with what had followed them when their worker ended",
+    "Lists of an experiment, of all shards, that do not count as they were read long after what could have followed them (late), or"
+    " that count with what had followed them when their worker ended (short)",
     ["reason"],
     registry=REGISTRY,
 )

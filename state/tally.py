@@ -12,12 +12,13 @@ sums and differences are exact.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
 from state.experiment import BUCKETS, Experiment
-from state.types import BoolArray, Float64Array, Int64Array
+from state.types import Float64Array, Int16Array, Int64Array
 
 MEASURES = ("lists", "hits", "shown", "clicks", "positives", "watch_ms")
 """What is summed.
@@ -31,10 +32,19 @@ LISTS = MEASURES.index("lists")
 WATCH = MEASURES.index("watch_ms")
 #: One watch counts no more than four hours: a single broken clock would outweigh an arm.
 LONGEST_MS = 4 * 3_600_000
-#: In front of a part: the experiment, and how many lists came too late to be watched, were taken back, and were cut short. How many of
-#: each arm's are waited for follows, then the sums.
-_HEAD = 4
-_LATE, _LOST, _SHORT = 1, 2, 3
+#: In front of a part: the experiment, and how many lists came too late to be watched and were cut short. How many of each arm's are
+#: waited for follows, then the sums.
+_HEAD = 3
+_LATE, _SHORT = 1, 2
+
+
+class Said(NamedTuple):
+    """What an event says of a video in a list: that it was `shown`, and nothing else, or the rest; NaN seconds are none."""
+
+    shown: bool = False
+    clicked: bool = False
+    liked: bool = False
+    watch_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -44,44 +54,52 @@ class Followed:
     Attributes
     ----------
     arm, bucket : where it counts
-    says : whether the client says what it shows
-    shown, clicked, liked : bool, shape (n,); of its places
+    sends : whether the client is known to say what it shows
+    shown, clicked, liked : int16, shape (n,); how many events said so of each place
     watch_ms : time that its videos were watched
     counted : float64, shape (6,); what of it is in the tally, in the order of `MEASURES`
     """
 
     arm: int
     bucket: int
-    says: bool
-    shown: BoolArray
-    clicked: BoolArray
-    liked: BoolArray
+    sends: bool
+    shown: Int16Array
+    clicked: Int16Array
+    liked: Int16Array
     watch_ms: int = 0
     counted: Float64Array = field(default_factory=lambda: np.zeros(len(MEASURES)))
 
     @classmethod
-    def of(cls, arm: int, bucket: int, places: int, says: bool) -> "Followed":
+    def of(cls, arm: int, bucket: int, places: int, sends: bool) -> "Followed":
         """Nothing yet."""
-        shown, clicked, liked = np.zeros((3, places), np.bool_)
-        return cls(arm, bucket, says, shown, clicked, liked)
+        shown, clicked, liked = np.zeros((3, places), np.int16)
+        return cls(arm, bucket, sends, shown, clicked, liked)
 
-    def saw(self, place: int) -> None:
-        """The video at `place` was shown."""
-        self.says = True
-        self.shown[place] = True
-
-    def did(self, place: int, clicked: bool, liked: bool, watch_seconds: float) -> None:
-        """Something else followed; NaN seconds are none."""
-        self.clicked[place] |= clicked or liked
-        self.liked[place] |= liked
-        if watch_seconds > 0.0:
-            self.watch_ms += int(min(watch_seconds * 1000.0, LONGEST_MS))
+    def add(self, place: int, said: Said, times: int = 1) -> None:
+        """An event said something of the video at `place`; -1 times takes it back."""
+        if said.shown:
+            self.shown[place] += times
+            return
+        self.clicked[place] += times * (said.clicked or said.liked)
+        self.liked[place] += times * said.liked
+        if said.watch_seconds > 0.0:
+            self.watch_ms += times * round(min(said.watch_seconds * 1000.0, LONGEST_MS))
 
     def measures(self) -> Float64Array:
         """What it counts now; float64, shape (6,)."""
-        clicks = int(self.clicked.sum())
-        shown = int((self.shown | self.clicked).sum()) if self.says else len(self.shown)
-        return np.array([1, clicks > 0, shown, clicks, self.liked.sum(), self.watch_ms], np.float64)
+        clicked, shown = self.clicked > 0, self.shown > 0
+        says = self.sends or bool(shown.any())
+        return np.array(
+            [
+                1,
+                clicked.any(),
+                (shown | clicked).sum() if says else len(shown),
+                clicked.sum(),
+                (self.liked > 0).sum(),
+                self.watch_ms,
+            ],
+            np.float64,
+        )
 
 
 class Tally:
@@ -149,13 +167,6 @@ class Tally:
         """What has followed a list is all that counts."""
         self._waiting(self._own(number))[followed.arm] -= 1.0
 
-    def give_up(self, number: int, followed: Followed) -> None:
-        """Take a list back."""
-        part = self._own(number)
-        self._waiting(part)[followed.arm] -= 1.0
-        self._sums(part)[followed.arm, followed.bucket] -= followed.counted
-        part[_LOST] += 1.0
-
     def miss(self, number: int) -> None:
         """A list came when what could have followed it had been read."""
         self._own(number)[_LATE] += 1.0
@@ -178,11 +189,6 @@ class Tally:
     def late(self) -> int:
         """Lists of all shards that came too late."""
         return int(sum(part[_LATE] for part in self._parts.values()))
-
-    @property
-    def lost(self) -> int:
-        """Lists of all shards that were taken back."""
-        return int(sum(part[_LOST] for part in self._parts.values()))
 
     @property
     def short(self) -> int:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from state.experiment import BUCKETS, Arm, Experiment
-from state.tally import LONGEST_MS, MEASURES, Followed, Tally
+from state.tally import LONGEST_MS, MEASURES, Followed, Said, Tally
 from state.types import Float64Array
 
 EXPERIMENT = Experiment("mix", "salt", (Arm("control", 1.0), Arm("other", 1.0)))
 
 
-def followed(arm: int = 0, bucket: int = 3, places: int = 4, says: bool = False) -> Followed:
-    return Followed.of(arm, bucket, places, says)
+def followed(arm: int = 0, bucket: int = 3, places: int = 4, sends: bool = False) -> Followed:
+    return Followed.of(arm, bucket, places, sends)
 
 
 def counted(tally: Tally, arm: int = 0) -> dict[str, float]:
@@ -32,10 +32,10 @@ def test_a_list_that_nothing_follows_counts_its_places() -> None:
 
 def test_what_follows_counts_once_a_place() -> None:
     one = followed()
-    one.did(1, True, False, 8.0)
-    one.did(1, True, True, 2.5)
-    one.did(2, False, False, 1.0)
-    one.did(3, False, True, math.nan)
+    one.add(1, Said(False, True, False, 8.0))
+    one.add(1, Said(False, True, True, 2.5))
+    one.add(2, Said(False, False, False, 1.0))
+    one.add(3, Said(False, False, True, math.nan))
     assert measured(one) == {
         "lists": 1, "hits": 1, "shown": 4, "clicks": 2, "positives": 2, "watch_ms": 11_500,
     }  # fmt: skip
@@ -43,15 +43,28 @@ def test_what_follows_counts_once_a_place() -> None:
 
 def test_with_impressions_only_what_was_shown_or_clicked_was_shown() -> None:
     one = followed()
-    one.saw(0)
-    one.did(2, True, False, 0.0)
+    one.add(0, Said(True))
+    one.add(2, Said(False, True, False, 0.0))
     assert measured(one)["shown"] == 2
-    assert measured(followed(says=True))["shown"] == 0
+    assert measured(followed(sends=True))["shown"] == 0
+
+
+def test_what_is_taken_back_was_never_there() -> None:
+    one = followed()
+    one.add(2, Said(False, True, True, 3.25))
+    before = measured(one)
+    for said in (Said(True), Said(False, True, False, 1.1115), Said(False, False, True, math.nan)):
+        one.add(2, said)
+        one.add(0, said)
+    for said in (Said(True), Said(False, True, False, 1.1115), Said(False, False, True, math.nan)):
+        one.add(2, said, times=-1)
+        one.add(0, said, times=-1)
+    assert measured(one) == before
 
 
 def test_one_watch_cannot_outweigh_an_arm() -> None:
     one = followed()
-    one.did(0, True, False, 1e300)
+    one.add(0, Said(False, True, False, 1e300))
     assert measured(one)["watch_ms"] == LONGEST_MS
 
 
@@ -59,7 +72,7 @@ def test_a_list_counts_from_the_first_and_is_waited_for_until_it_is_closed() -> 
     tally, one = Tally(EXPERIMENT), followed(arm=1)
     tally.open(0, one)
     assert counted(tally, 1)["lists"] == 1
-    one.did(0, True, True, 3.0)
+    one.add(0, Said(False, True, True, 3.0))
     tally.count(0, one)
     tally.count(0, one)
     expected = {"lists": 1, "hits": 1, "shown": 4, "clicks": 1, "positives": 1, "watch_ms": 3_000}
@@ -72,22 +85,11 @@ def test_a_list_counts_from_the_first_and_is_waited_for_until_it_is_closed() -> 
     assert tally.sums()[1, 3, 0] == 1
 
 
-def test_a_list_that_is_taken_back_leaves_only_that_it_was_there() -> None:
-    tally, kept, lost = Tally(EXPERIMENT), followed(), followed(bucket=9)
-    for one in (kept, lost):
-        one.did(0, True, False, 3.0)
-        tally.open(2, one)
-    tally.give_up(2, lost)
-    assert counted(tally) == {"lists": 1, "hits": 1, "shown": 4, "clicks": 1, "positives": 0, "watch_ms": 3_000}
-    assert tally.lost == 1
-    assert tally.waiting().tolist() == [1, 0]
-
-
 def test_whoever_takes_a_shard_over_says_which_lists_were_cut_short() -> None:
     tally, closed, waiting = Tally(EXPERIMENT), followed(), followed(arm=1)
     tally.open(0, closed)
     tally.close(0, closed)
-    waiting.did(1, True, True, 2.0)
+    waiting.add(1, Said(False, True, True, 2.0))
     tally.open(0, waiting)
     tally.miss(0)
     other = Tally(EXPERIMENT)
@@ -97,7 +99,7 @@ def test_whoever_takes_a_shard_over_says_which_lists_were_cut_short() -> None:
     assert not other.recover(0)
     for arm in range(2):
         assert counted(other, arm) == counted(tally, arm)
-    assert (other.late, other.lost, other.short) == (1, 0, 1)
+    assert (other.late, other.short) == (1, 1)
     assert other.waiting().tolist() == [0, 0]
 
 
@@ -144,4 +146,4 @@ def test_what_another_experiment_counted_and_what_is_broken_is_nothing(make: obj
 
 
 def test_a_part_is_bounded() -> None:
-    assert len(Tally(EXPERIMENT).part(0)) == 4 + 2 + 2 * BUCKETS * len(MEASURES)
+    assert len(Tally(EXPERIMENT).part(0)) == 3 + 2 + 2 * BUCKETS * len(MEASURES)
