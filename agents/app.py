@@ -25,6 +25,7 @@ from infra import metrics
 from online_models.heads import HEADS
 from state.engine import Engine
 from state.index import EXACT_BELOW
+from state.index_recall import IndexRecall
 from state.shard import Shard
 from topics import specs
 from topics.record_batch import RecordBatch, RecordLike
@@ -46,6 +47,8 @@ INDEX_PAUSE_S = 0.07
 LISTS_AT_ONCE = 100
 HELD_LISTS = 4_000
 LISTS_PAUSE_S = 0.02
+#: Between two looks at what the index misses: each holds the loop for as long as a list takes.
+INDEX_SAMPLE_PAUSE_S = 2.0
 #: Topics that all versions read, and must have read when one takes over from another.
 _SHARED = frozenset({specs.INTERACTIONS, specs.VIDEOS, specs.USERS})
 #: Topics that are metric labels under their own name; the evidence topic's name has the version in it.
@@ -88,6 +91,7 @@ class HeadraceApp(faust.App):
         self.options = options
         self.engine = engine
         self.scorer = Scorer(options.scoring_share, engine.options.seed)
+        self.index_recall = IndexRecall(engine.options.seed)
         self.shard_topics = ShardTopics.of(options.app, options.version)
         self.writers: dict[int, ShardWriter] = {}
         self.followers = Followers(
@@ -100,6 +104,7 @@ class HeadraceApp(faust.App):
         self.started_once = False
         self._arrived_ms: dict[int, int] = {}
         self.failure: BaseException | None = None
+        self._openers: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
         #: When a shard's next checkpoint may be, and when it must be, in monotonic seconds.
         self._next_checkpoint: dict[int, tuple[float, float]] = {}
@@ -183,6 +188,16 @@ class HeadraceApp(faust.App):
         await super().on_stop()
         for close in self._closers:
             await close()
+
+    async def on_start(self) -> None:
+        """Start what is mounted on it."""
+        for start in self._openers:
+            await start()
+        await super().on_start()
+
+    def add_opener(self, start: Callable[[], Awaitable[None]]) -> None:
+        """Have `start` called when the worker starts; for what is mounted on it."""
+        self._openers.append(start)
 
     def add_closer(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have `close` called when the worker stops; for what is mounted on it."""
@@ -361,6 +376,12 @@ class HeadraceApp(faust.App):
                 await asyncio.to_thread(engine.index.refresh, columns["q"], columns["b"], INDEX_BUDGET_S)
             await asyncio.sleep(INDEX_PAUSE_S)
 
+    async def keep_judging_index(self) -> None:
+        """Compare a list of the graph index with the exact one now and then, once there is a graph."""
+        while not self.should_stop and self.failure is None:
+            self.index_recall.sample(self.engine)
+            await asyncio.sleep(INDEX_SAMPLE_PAUSE_S)
+
     def publish_metrics(self) -> None:
         """Bring the gauges up to date; called when they are scraped."""
         engine = self.engine
@@ -372,6 +393,10 @@ class HeadraceApp(faust.App):
                 metrics.DEAD.labels(name.removeprefix("dead.")).set(count)
         for topic in self.shard_topics.inputs:
             metrics.LAG.labels(topic if topic in _NAMED else "evidence").set(self.lag(topic))
+        now_ms = int(time.time() * 1000)
+        as_of_ms = self.as_of_ms(None, now_ms)
+        # Before anything was applied while much waits, nobody knows.
+        metrics.STATE_AGE.set(max(0, now_ms - as_of_ms) / 1000 if as_of_ms else float("nan"))
         for outcome in ("learned", "refused", "no_candidate"):
             metrics.LESSONS.labels(outcome).set(engine.lessons[outcome])
         metrics.REFUSED_PARTS.set(engine.ranker.refused)
@@ -389,6 +414,7 @@ class HeadraceApp(faust.App):
         scoring_metrics.publish(self.scorer.figures(active))
         metrics.INDEX_ROWS.set(len(engine.index))
         metrics.INDEX_WAITING.set(engine.index.waiting)
+        metrics.INDEX_RECALL.set(self.index_recall.mean)
 
     def lag(self, topic: str) -> int:
         """Records of the owned shards in `topic` that are fetched or known and not applied."""

@@ -5,31 +5,52 @@ from pathlib import Path
 from typing import Any
 
 import faust
+import structlog
+from redis.asyncio import Redis
 
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api import experiment_file, scenarios
-from api.middleware import MAX_BODY_BYTES, problems
+from api.access_log import AccessLog
+from api.admission import Limiter, is_loopback
+from api.browse import BROWSE_ROUTES
+from api.cache import ListCache
+from api.connections import ConnectionLimits
+from api.cors import BadOrigins, Cors
+from api.guard import Guard, WebServer
+from api.keys import BadKeys, KeyRing
+from api.limits import RateLimits
+from api.listing import Listing
+from api.page.views import page_routes
 from api.producer import LogWriter
+from api.redis_client import close_redis, redis_client
 from api.requests import Presets
-from api.views import mount
+from api.shared_limits import SharedLimits
+from api.views import ROUTES, Shared, mount
+from infra.open_files import allow_open_files
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
 from state.experiment import Experiment
 from state.objective import BadObjective, Objective
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
+log = structlog.get_logger(__name__)
+
 #: Faust notices a dead worker after this; stock takes a minute.
 SESSION_TIMEOUT_S = 10.0
 #: Batches of up to 4,000 records that wait for an agent; at Faust's 4,096, a replay would hold millions of records in memory.
 BUFFERED_BATCHES = 16
+#: Open files that are no HTTP connections: consumers, producers and logs, and of each partition two stores of 64.
+OTHER_FILES, PARTITION_FILES = 200, 128
 
 
 def create_app(
     settings: Settings, bootstrap: str, judged: Places | None = None, until: Places | None = None
 ) -> HeadraceApp:
     """Build a worker's app for a broker at `bootstrap`; it starts nothing yet. `judged` and `until`: see `WorkerOptions`."""
+    limits = None if settings.rate_limit == 0 else RateLimits(settings.rate_limit, max(settings.rate_limit, 1.0))
+    guard = guard_of(settings, limits)
     engine = Engine(
         EngineOptions(
             partitions=settings.partitions,
@@ -64,7 +85,6 @@ def create_app(
         broker_max_poll_interval=60.0,
         broker_max_poll_records=4000,
         consumer_auto_offset_reset="earliest",
-        web_application_options={"middlewares": [problems], "client_max_size": MAX_BODY_BYTES},
         # Faust's own pages show state and topology to anybody who asks.
         web_router_enabled=False,
         web_tables_enabled=False,
@@ -93,16 +113,65 @@ def create_app(
         ),
         engine,
     )
+    app.web = WebServer(app, guard)
     _mount_tables(app)
     for topic in app.shard_topics.inputs:
         _mount_agent(app, topic)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
     app.task(app.keep_reading_lists)
+    app.task(app.keep_judging_index)
     writer = LogWriter(bootstrap, settings.partitions)
-    mount(app, writer, _presets(settings.scenarios))
+    redis = _redis(settings.redis_url)
+    namespace = f"{settings.app}:{settings.version}"
+    cache = ListCache(redis, namespace)
+    shared = Shared(writer, _presets(settings.scenarios), Listing(app, writer, cache))
+    mount(app, shared, {**ROUTES, **BROWSE_ROUTES, **page_routes()})
+    app.add_opener(cache.start)
+    app.add_closer(cache.stop)
+    if redis is not None and limits is not None:
+        exchange = SharedLimits(limits, redis, namespace)
+        app.add_opener(exchange.start)
+        app.add_closer(exchange.stop)
+    if redis is not None:
+        app.add_closer(lambda: close_redis(redis))
     app.add_closer(writer.stop)
     return app
+
+
+def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
+    """What the worker's HTTP interface is guarded by. Raises SettingsError where it would be open to others."""
+    if settings.api_keys is None and not is_loopback(settings.web_host):
+        raise SettingsError(
+            f"HEADRACE_WEB_HOST={settings.web_host!r} can be reached by others, and no keys are asked for: name a file of keys in "
+            "HEADRACE_API_KEYS (`headrace keys create NAME --scope read` makes it), or set HEADRACE_WEB_HOST=127.0.0.1"
+        )
+    try:
+        keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
+    except BadKeys as error:
+        raise SettingsError(f"HEADRACE_API_KEYS={str(settings.api_keys)!r}: {error}") from error
+    try:
+        cors = Cors.parse(settings.cors_origins, with_keys=keys is not None)
+    except BadOrigins as error:
+        raise SettingsError(f"HEADRACE_CORS_ORIGINS={settings.cors_origins!r}: {error}") from error
+    return Guard(
+        keys=keys,
+        cors=cors,
+        access_log=AccessLog(settings.access_log),
+        limits=ConnectionLimits(most=_most_connections(settings)),
+        limiter=limiter,
+        metrics_open=settings.metrics_open,
+    )
+
+
+def _most_connections(settings: Settings) -> int:
+    """As many as the settings say, or as open files leave room for."""
+    others = OTHER_FILES + PARTITION_FILES * settings.partitions
+    allowed = allow_open_files(settings.max_connections + others)
+    most = min(settings.max_connections, max(allowed - others, allowed // 2))
+    if most < settings.max_connections:
+        log.warning("too few open files are allowed (ulimit -n) for HEADRACE_MAX_CONNECTIONS", connections=most)
+    return most
 
 
 def _objective(settings: Settings) -> Objective:
@@ -119,6 +188,13 @@ def _signals(path: Path | None) -> SignalTable:
         return SignalTable.parse(path.read_bytes())
     except (OSError, BadSignals) as error:
         raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
+
+
+def _redis(url: str | None) -> Redis | None:
+    try:
+        return None if url is None else redis_client(url)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL: {error}") from error
 
 
 def _experiment(path: Path | None) -> Experiment | None:

@@ -1,4 +1,7 @@
-"""Every request passes here: problems become JSON answers, and times are measured."""
+"""Every request passes here: problems become JSON answers, and times are measured.
+
+What stands around it is in `api.guard`.
+"""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -6,7 +9,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, hdrs, web
 
 from api.errors import Problem
 from api.schemas import Failure
@@ -27,7 +30,8 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
     )
 
 
-def _failed(status: int, error: str, detail: str, headers: dict[str, str] | None = None) -> web.Response:
+def failed(status: int, error: str, detail: str, headers: dict[str, str] | None = None) -> web.Response:
+    """A problem as an answer: status, the kind of problem in one word, and a sentence."""
     return answer(Failure.of(status, error, detail), status, headers)
 
 
@@ -39,21 +43,30 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         response = await handler(request)
     except Problem as problem:
-        response = _failed(problem.status, problem.reason, problem.detail, problem.headers)
+        response = failed(problem.status, problem.reason, problem.detail, problem.headers)
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = _failed(error.status, error.reason.lower().replace(" ", "_"), f"{request.method} {request.path}")
+        response = failed(error.status, error.reason.lower().replace(" ", "_"), f"{request.method} {request.path}")
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
+    except ClientConnectionResetError:
+        raise  # whoever asked is gone, in the middle of a streamed answer: there is nobody to tell, and nothing failed
     except Exception:
-        log.exception("request failed", method=request.method, route=_route(request))
-        response = _failed(500, "internal", "the answer could not be computed; the log says why")
-    metrics.REQUEST_SECONDS.labels(_route(request), f"{response.status // 100}xx").observe(time.perf_counter() - began)
+        log.exception("request failed", method=method_of(request), route=route_of(request))
+        response = failed(500, "internal", "the answer could not be computed; the log says why")
+    metrics.REQUEST_SECONDS.labels(route_of(request), f"{response.status // 100}xx").observe(
+        time.perf_counter() - began
+    )
     return response
 
 
-def _route(request: web.Request) -> str:
-    """The route's pattern: a label must not carry ids."""
+def route_of(request: web.Request) -> str:
+    """The route's pattern: labels and logs must not carry ids."""
     resource = request.match_info.route.resource
     return "unknown" if resource is None else resource.canonical
+
+
+def method_of(request: web.Request) -> str:
+    """The method, if it is one: a client may write anything there, and logs must not carry it."""
+    return request.method if request.method in hdrs.METH_ALL else "other"

@@ -8,7 +8,7 @@ import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -25,6 +25,8 @@ from topics.ids import is_id
 DEFAULT_N = 10
 MAX_N = 200
 MAX_OFFSET = 800
+#: Videos that a search finds.
+MAX_FOUND = 100
 MAX_EXCLUDED = 1_000
 MAX_WAIT_MS = 5_000
 #: Categories or languages.
@@ -78,10 +80,15 @@ class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cursor : `next_cursor` of the page before: the list goes on without what was in it, whatever was learned since
     exclude : videos that must not be in it
     session : videos that were just watched, the latest last; they count like the user's own latest positives
-    categories, languages, min_duration_seconds, max_duration_seconds, published_after_ms : see `state.filters.Filter`
-    filter : an expression that must hold, see `state.expression`
+    categories, languages : one of these, whatever their case
+    min_duration_seconds, max_duration_seconds : inclusive
+    published_after_ms : milliseconds since 1970, inclusive
+    filter : an expression that must hold: category == "music" and duration < 600
     boosts : rules that multiply the odds of candidates
-    diversity, max_per_author, max_per_category, rotation, explore : see `state.tuning.Tuning`
+    diversity : from 0, by score alone, to 1, each place as unlike those above it as it can be
+    max_per_author, max_per_category : places that videos of one author, or of one main category (the first), may have
+    rotation : each list of the last half hour in which the user left a video alone multiplies its odds by 1 - rotation
+    explore : share of the places that goes to videos that few have played; the worker's own share of lists where it is not given
     scenario : a preset of the configuration, of which fields given here are changed
     min_offset : `offset` that the answer should have at least, as `POST /v1/events` returned it
     wait_ms : how long the answer may wait for that
@@ -147,6 +154,34 @@ class ListRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self
 
 
+class CountRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What lists that are the same for everybody are asked for with: their length."""
+
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_N)] = DEFAULT_N
+
+
+class VideoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of `GET /v1/videos`.
+
+    Attributes
+    ----------
+    query : words or their beginnings, or an id
+    n : how many at most
+    """
+
+    query: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_FOUND)] = 20
+
+
+class UserQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of `GET /v1/users`: how many at most."""
+
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_N)] = 50
+
+
+Query = TypeVar("Query", CountRequest, VideoQuery, UserQuery)
+
+
 def require_id(value: str, name: str) -> str:
     """The id itself. Raises Problem where it is none."""
     if not is_id(value):
@@ -176,6 +211,18 @@ def from_query(
 
     A boost is written `boost=FACTOR:EXPRESSION`.
     """
+    return _converted(_fields(request, given), presets, experiment)
+
+
+def read_query(request: web.Request, kind: type[Query]) -> Query:
+    """Read a query string, each parameter once. Raises Problem."""
+    try:
+        return msgspec.convert(_fields(request, {}), kind)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), kind) from error
+
+
+def _fields(request: web.Request, given: Mapping[str, str]) -> dict[str, object]:
     fields: dict[str, object] = dict(given)
     for name in dict.fromkeys(request.query):
         values = request.query.getall(name)
@@ -189,7 +236,7 @@ def from_query(
             raise bad_request(f"bad_{name}", f"{name} is there more than once")
         else:
             fields[name] = _value(name, values)
-    return _converted(fields, presets, experiment)
+    return fields
 
 
 def _boost(text: str) -> dict[str, object]:
@@ -257,11 +304,13 @@ def _converted(fields: dict[str, object], presets: Presets, experiment: Experime
     try:
         return msgspec.convert(fields, ListRequest).checked()
     except msgspec.ValidationError as error:
-        raise _explained(str(error)) from error
+        raise _explained(str(error), ListRequest) from error
 
 
-def _explained(text: str) -> Problem:
+def _explained(text: str, kind: type[msgspec.Struct]) -> Problem:
     if "unknown field" in text:
-        return bad_request("unknown_field", f"{text}; known: {', '.join(ListRequest.__struct_fields__)}")
+        return bad_request("unknown_field", f"{text}; known: {', '.join(kind.__struct_fields__)}")
     found = _FIELD.search(text)
-    return bad_request(f"bad_{found.group(1)}" if found else "wrong_type", text)
+    if found:
+        return bad_request(f"bad_{found.group(1)}", text)
+    return bad_request("missing_field" if "missing required field" in text else "wrong_type", text)

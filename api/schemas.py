@@ -8,11 +8,12 @@ from topics.catalog import User
 
 
 class Reason(msgspec.Struct, omit_defaults=True):
-    """Why an item is in the list: `kind`, in words, and the video it comes from."""
+    """Why an item is in the list: `kind`, in words, and the video it comes from, with its title."""
 
     kind: str
     text: str
     video_id: str | None = None
+    title: str | None = None
 
 
 class Item(msgspec.Struct, omit_defaults=True):
@@ -22,13 +23,15 @@ class Item(msgspec.Struct, omit_defaults=True):
     score: float
     reasons: list[Reason]
     title: str | None = None
+    duration_seconds: float | None = None
 
 
 class Recommendations(msgspec.Struct):
     """Answer of `/v1/recommend`.
 
     `source` says who answered (`owner`: live state of the user; `session`: what was just watched, and nothing else is known;
-    `trending`: nothing is known of the user, neither events nor words; `replica`: the user's shard is not here). The state includes
+    `trending`: nothing is known of the user, neither events nor words; `cache`: the owner's last list; `replica`: the user's shard is
+    not here, and this is made from the videos alone). The state includes
     all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0. `next_cursor` asks for
     the next page; null where there is none. `arm` is the user's in the experiment, null where there is none.
     """
@@ -89,6 +92,26 @@ class Trending(msgspec.Struct):
     items: list[Item]
 
 
+class Found(msgspec.Struct, omit_defaults=True):
+    """A video of the catalogue."""
+
+    video_id: str
+    title: str | None = None
+    duration_seconds: float | None = None
+
+
+class FoundVideos(msgspec.Struct):
+    """Answer of `GET /v1/videos`, best first."""
+
+    items: list[Found]
+
+
+class HeldUsers(msgspec.Struct):
+    """Answer of `GET /v1/users`: ids, those used last first."""
+
+    user_ids: list[str]
+
+
 class Refusal(msgspec.Struct):
     """One event of a request that was not taken, by its index in the request."""
 
@@ -111,6 +134,23 @@ class Stored(msgspec.Struct):
     id: str
     partition: int
     offset: int
+
+
+class Status(msgspec.Struct):
+    """Answer of `/healthz`."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct, omit_defaults=True):
+    """Answer of `/readyz`: whether shards are recovered and assigned.
+
+    `shards`, and `totals` of what became of their records, are for whoever may read the metrics.
+    """
+
+    ready: bool
+    shards: list[int] | None = None
+    totals: dict[str, int] | None = None
 
 
 class Failure(msgspec.Struct):

@@ -1,53 +1,45 @@
 """The HTTP interface: thin views that parse, ask, and answer. Faust mounts them on the worker's own loop."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
-import numpy as np
 from aiohttp import web
 from faust.web import View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import HeadraceApp
-from api.cursor import encode_cursor
+from api import docs_page, openapi
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
 from api.experiments import report
+from api.listing import Listing
 from api.middleware import answer
+from api.openapi import MAX_EVENTS
 from api.producer import LogWriter
-from api.requests import DEFAULT_N, MAX_N, ListRequest, Presets, from_body, from_query, require_id, whole_number
+from api.rendering import items_of, named
+from api.requests import CountRequest, ListRequest, Presets, from_body, from_query, read_query, require_id
 from api.schemas import (
     EventsTaken,
     Item,
     KnownUser,
-    Named,
-    Reason,
-    Recommendations,
+    Readiness,
     Refusal,
     SimilarVideos,
+    Status,
     Stored,
     Trending,
 )
+from api.scopes import SEES_FIGURES
 from infra import metrics
-from online_models.base import Context
-from state.errors import StateError
-from state.experiment import Arm, Experiment
-from state.lists import MAX_SESSION, Served, list_inputs, personal_list, similar, trending
-from state.prediction import INPUT_NAMES
+from state.experiment import Experiment
+from state.lists import MAX_SESSION, Served, similar, trending
 from state.profiles import profile_of
-from state.stages import Stages
 from topics import catalog, specs
 from topics.interactions import decode_value, encode, require_time
 from topics.partitions import partition_of
-from topics.recommendations import MAX_PLACES, encode_list
 from topics.rejected import Rejected
-
-MAX_EVENTS = 1000
-#: Between two looks at whether an answer includes what it waits for.
-REACH_PAUSE_S = 0.005
 
 
 class ApiView(View):
@@ -56,6 +48,7 @@ class ApiView(View):
     app: HeadraceApp
     log_writer: LogWriter
     presets: Presets
+    listing: Listing
 
     @property
     def headrace(self) -> HeadraceApp:
@@ -83,108 +76,17 @@ class ApiView(View):
         """Wall clock."""
         return int(time.time() * 1000)
 
-    def named(self, rows: Sequence[int]) -> list[Named]:
-        """Videos by their rows."""
-        replica = self.headrace.engine.replica
-        return [Named(replica.ids[row] or "", title_of(replica.video(row))) for row in rows]
-
     def items(self, served: Sequence[Served]) -> list[Item]:
         """Rows as they travel."""
-        replica = self.headrace.engine.replica
-        listed = []
-        for place in served:
-            video = replica.video(place.row)
-            reasons = [Reason(r.kind, r.text, None if r.row is None else replica.ids[r.row]) for r in place.reasons]
-            listed.append(Item(replica.ids[place.row] or "", round(place.score, 6), reasons, title_of(video)))
-        return listed
-
-
-def title_of(video: catalog.Video | None) -> str | None:
-    """Its title, if it has any."""
-    return video.title if video is not None and video.title else None
-
-
-def _count(request: web.Request) -> int:
-    n = whole_number("n", request.query.get("n", str(DEFAULT_N)))
-    if not 1 <= n <= MAX_N:
-        raise bad_request("bad_n", f"n must be from 1 to {MAX_N}, got {n}")
-    return n
+        return items_of(self.headrace.engine, served)
 
 
 class Lists(ApiView):
     """What the two ways to ask for a list share."""
 
     async def list_for(self, asked: ListRequest) -> Any:
-        """The list, as soon as it includes what it should, or has waited for that as long as it may."""
-        self.require_ready()
-        app, user_id, experiment = self.headrace, asked.user_id, self.experiment
-        arm = None if experiment is None or user_id is None else experiment.arm_of(user_id)
-        wish = asked.wish(arm)
-        partition = None if user_id is None else partition_of(user_id.encode(), app.options.partitions)
-        if partition is not None and asked.min_offset:
-            await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
-        stages = Stages()
-        try:
-            served, source, context = personal_list(
-                app.engine, user_id, -1 if partition is None else partition, wish, stages
-            )
-        except StateError as error:
-            # A row on the disk cannot be read, and so not be learned with either.
-            await app.crash(error)
-            raise unavailable("a row of the state cannot be read; the worker stops") from error
-        shard = None if partition is None else app.engine.shards.get(partition)
-        recommendation_id = uuid.uuid4().hex
-        if user_id is not None and shard is not None and served:
-            self._log(recommendation_id, user_id, source, served, context, wish.before, arm)
-            stages.mark("log")
-        codes = app.engine.replica.hashes[[place.row for place in served]]
-        response = answer(
-            Recommendations(
-                user_id=user_id,
-                recommendation_id=recommendation_id,
-                source=source if user_id is None or shard is not None else "replica",
-                as_of_ms=app.as_of_ms(partition, self.now_ms()),
-                offset=0 if shard is None else shard.next.get(specs.INTERACTIONS, 0),
-                items=self.items(served),
-                next_cursor=encode_cursor(wish.shown, codes) if len(served) == wish.n else None,
-                arm=None if arm is None else arm.name,
-            )
-        )
-        stages.mark("encode")
-        for stage, seconds in stages.seconds:
-            metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        return response
-
-    async def _reach(self, partition: int, offset: int, within_s: float) -> None:
-        """Wait until the user's shard has learned all below `offset`; not for a shard that another worker owns."""
-        deadline = time.monotonic() + within_s
-        while time.monotonic() < deadline:
-            shard = self.headrace.engine.shards.get(partition)
-            if shard is None or shard.next.get(specs.INTERACTIONS, 0) >= offset:
-                return
-            await asyncio.sleep(REACH_PAUSE_S)
-
-    def _log(
-        self,
-        recommendation_id: str,
-        user_id: str,
-        source: str,
-        served: Sequence[Served],
-        context: Context,
-        first: int,
-        arm: Arm | None,
-    ) -> None:
-        """Say in the log what was served, and what was known of it: what follows is learned from, and counted for the arm."""
-        engine = self.headrace.engine
-        rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
-        inputs = list_inputs(engine, context, rows)
-        video_ids = engine.replica.ids_of(rows.tolist())
-        explored = [number for number, place in enumerate(served) if place.explores]
-        value = encode_list(
-            recommendation_id, self.now_ms(), source, video_ids, explored, INPUT_NAMES, inputs, first=first,
-            arm="" if arm is None else arm.name, experiment=0 if self.experiment is None else self.experiment.id,
-        )  # fmt: skip
-        self.log_writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
+        """The list."""
+        return web.Response(body=await self.listing.answer(asked), content_type="application/json", charset="utf-8")
 
 
 class Recommend(Lists):
@@ -228,7 +130,7 @@ class Similar(ApiView):
     async def get(self, request: Any, video_id: str) -> Any:
         """Videos that go with one."""
         self.require_ready()
-        served = similar(self.headrace.engine, self.known(video_id), _count(request))
+        served = similar(self.headrace.engine, self.known(video_id), read_query(request, CountRequest).n)
         return answer(SimilarVideos(video_id, self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -238,7 +140,7 @@ class TrendingView(ApiView):
     async def get(self, request: Any) -> Any:
         """What is watched now."""
         self.require_ready()
-        served = trending(self.headrace.engine, _count(request))
+        served = trending(self.headrace.engine, read_query(request, CountRequest).n)
         return answer(Trending(self.headrace.as_of_ms(None, self.now_ms()), self.items(served)))
 
 
@@ -356,8 +258,8 @@ class Users(Entry):
                 segments=known.segments,
                 events=known.events,
                 last_event_ms=known.last_event_ms,
-                positives=self.named(known.positives),
-                passed=self.named(known.passed),
+                positives=named(app.engine, known.positives),
+                passed=named(app.engine, known.passed),
                 seen=known.seen,
                 categories=known.categories,
                 authors=known.authors,
@@ -367,7 +269,9 @@ class Users(Entry):
     async def delete(self, request: Any, user_id: str) -> Any:
         """Erase a user: what is known of them, and what was learned up to now; one that nobody knows is no error."""
         value = catalog.encode(catalog.User(erased_ms=self.now_ms()))
-        return await self.store(specs.USERS, require_id(user_id, "user_id"), value)
+        stored = await self.store(specs.USERS, require_id(user_id, "user_id"), value)
+        await self.listing.forget(user_id)
+        return stored
 
     async def put(self, request: Any, user_id: str) -> Any:
         """Set a user's attributes."""
@@ -379,21 +283,44 @@ class Health(ApiView):
 
     async def get(self, request: Any) -> Any:
         """200 while the loop turns."""
-        return answer({"status": "ok"})
+        return answer(Status("ok"))
 
 
 class Ready(ApiView):
-    """`GET /readyz`: shards are recovered and assigned."""
+    """`GET /readyz`: shards are recovered and assigned; which and how much, for whoever may read the metrics."""
 
     async def get(self, request: Any) -> Any:
         """200 once recovery and assignment are done, else 503."""
         app = self.headrace
-        body: Mapping[str, Any] = {
-            "ready": app.ready,
-            "shards": sorted(app.engine.shards),
-            "totals": app.engine.totals(),
-        }
+        body = Readiness(app.ready)
+        if request[SEES_FIGURES]:
+            body = Readiness(app.ready, sorted(app.engine.shards), dict(app.engine.totals()))
         return answer(body, 200 if app.ready else 503, {} if app.ready else {"Retry-After": "1"})
+
+
+class OpenApi(ApiView):
+    """`GET /openapi.json`."""
+
+    body = msgspec.json.encode(openapi.document())
+
+    async def get(self, request: Any) -> Any:
+        """The document."""
+        return web.Response(body=self.body, content_type="application/json", charset="utf-8")
+
+
+class Docs(ApiView):
+    """`GET /docs`."""
+
+    body = docs_page.page(openapi.document()).encode()
+
+    async def get(self, request: Any) -> Any:
+        """The document as a page."""
+        return web.Response(
+            body=self.body,
+            content_type="text/html",
+            charset="utf-8",
+            headers={"Content-Security-Policy": docs_page.POLICY},
+        )
 
 
 class Experiments(ApiView):
@@ -427,14 +354,21 @@ ROUTES: dict[str, type[ApiView]] = {
     "/healthz": Health,
     "/readyz": Ready,
     "/metrics": Metrics,
+    "/openapi.json": OpenApi,
+    "/docs": Docs,
 }
 
 
-def mount(app: HeadraceApp, writer: LogWriter, presets: Presets) -> None:
+class Shared(NamedTuple):
+    """What all views have of their worker, beside its app."""
+
+    log_writer: LogWriter
+    presets: Presets
+    listing: Listing
+
+
+def mount(app: HeadraceApp, shared: Shared, routes: Mapping[str, type[ApiView]] = ROUTES) -> None:
     """Put the API on the worker's web server."""
-    for pattern, view in ROUTES.items():
-        bound = cast(
-            "type[ApiView]",
-            type(view.__name__, (view,), {"log_writer": writer, "presets": presets, "__doc__": view.__doc__}),
-        )
-        app.page(pattern, name=view.__name__.lower())(bound)
+    for pattern, view in routes.items():
+        attributes = {**shared._asdict(), "__doc__": view.__doc__}
+        app.page(pattern, name=view.__name__.lower())(cast("type[ApiView]", type(view.__name__, (view,), attributes)))

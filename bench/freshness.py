@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from bench.contender import Contender, Run, on_core
@@ -80,25 +81,28 @@ def drain(worker: Contender, client: WorkerClient) -> None:
 
 
 @contextlib.contextmanager
-def loaded(bootstrap: str, events: Iterator[Interaction], rate: float, seconds: float) -> Iterator[dict[str, float]]:
-    """Send events at `rate` during the block, in a process of its own; fills what it yields when the block is over."""
-    file = FOLDER / "load.tsv"
+def loaded(
+    bootstrap: str, events: Iterator[Interaction], rate: float, seconds: float, file: Path
+) -> Iterator[dict[str, float]]:
+    """Send events at `rate` during the block, in a process of its own that reads them from `file`, which is made.
+
+    What it yields is filled when the block is over.
+    """
     write_lines(islice(events, int(rate * seconds)), file)
     command = [sys.executable, "-m", "bench.pacing", bootstrap, str(file), str(rate)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None  # noqa: S101 - asked for above
-    assert process.stdout is not None  # noqa: S101 - as above
     found: dict[str, float] = {}
-    try:
-        if process.stdout.readline() != "ready\n":
-            raise RuntimeError("the producer of the load did not start")
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        yield found
-        found |= json.loads(process.stdout.readline())
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None  # noqa: S101 - as above
+        try:
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError("the producer of the load did not start")
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            yield found
+            found |= json.loads(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 def level(
@@ -107,7 +111,7 @@ def level(
     """Freshness at `rate` events/s."""
     # The load lasts longer than the probes, whose first and last samples are to be taken under it too.
     lasting = SETTLE_S + seconds + 5.0
-    with loaded(bootstrap, events, rate, lasting) as load:
+    with loaded(bootstrap, events, rate, lasting, FOLDER / "load.tsv") as load:
         prober = Prober(bootstrap, url, START_MS, pairs)
         began = time.monotonic()
         asyncio.run(prober.run(seconds))

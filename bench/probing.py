@@ -72,6 +72,7 @@ class Prober:
 
     Attributes
     ----------
+    look_s, hop_look_s : between looks, at least
     own_s, hop_s : samples in seconds
     requests : sent so far
     """
@@ -80,6 +81,8 @@ class Prober:
     url: str
     at_ms: int
     pairs: Iterator[Pair]
+    look_s: float = LOOK_S
+    hop_look_s: float = HOP_LOOK_S
     own_s: list[float] = field(default_factory=list)
     hop_s: list[float] = field(default_factory=list)
     requests: int = 0
@@ -116,7 +119,11 @@ class Prober:
                     return
                 began = self._send(user, shown[0])
                 await self._look(
-                    f"/v1/recommend/{user}?n={LISTED}", lambda listed: shown[0] not in listed, began, LOOK_S, self.own_s
+                    f"/v1/recommend/{user}?n={LISTED}",
+                    lambda listed: shown[0] not in listed,
+                    began,
+                    self.look_s,
+                    self.own_s,
                 )
 
         return probe
@@ -132,7 +139,7 @@ class Prober:
         async def probe() -> None:
             began = self._send(pair.user, pair.b)
             await self._look(
-                f"/v1/similar/{pair.a}?n={LISTED}", lambda listed: pair.b in listed, began, HOP_LOOK_S, self.hop_s
+                f"/v1/similar/{pair.a}?n={LISTED}", lambda listed: pair.b in listed, began, self.hop_look_s, self.hop_s
             )
 
         return probe

@@ -23,10 +23,8 @@ from bench.brokerless import BrokerlessWorker
 from bench.report import emit
 from ingestion.simulate import Audience
 from state.engine import Engine, EngineOptions
-from state.types import BoolArray, Float32Array, Int32Array
+from state.index_recall import AT, recall
 from topics.record_batch import Record
-
-AT = 100
 
 
 class Sample(NamedTuple):
@@ -63,21 +61,6 @@ class Indexing:
             self.written += self._engine.index.refresh(columns["q"], columns["b"], INDEX_BUDGET_S)
             self.longest_s = max(self.longest_s, time.monotonic() - began)
             self.cpu_s = time.thread_time()
-
-
-def recall(found: Int32Array, scores: Float32Array, allowed: BoolArray, n: int) -> float:
-    """Share of the exact best `n` that `found` names; what ties with the last of them counts.
-
-    Parameters
-    ----------
-    scores : float32, shape (rows,); exact, of every row
-    allowed : bool, shape (rows,); what may be found
-    """
-    usable = scores[allowed]
-    n = min(n, len(usable))
-    last = np.partition(usable, -n)[-n]
-    named = np.unique(found)
-    return min(1.0, float((allowed[named] & (scores[named] >= last)).sum()) / n)
 
 
 def sample(engine: Engine, users: int, random_: random.Random) -> Sample:

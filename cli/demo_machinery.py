@@ -22,6 +22,8 @@ READY_TIMEOUT_S = 300.0
 #: After that the wait deserves a word.
 SLOW_START_S = 8.0
 STOP_TIMEOUT_S = 30.0
+#: The demo's worker asks for no keys, and so may be reached from this machine only.
+HOST = "127.0.0.1"
 ORPHAN_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 15
 
@@ -101,21 +103,24 @@ class Worker:
 def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say) -> Iterator[Worker]:
     """Start `headrace worker` on the demo's broker and folder, and wait until it is ready."""
     port = settings.web_port
-    if not is_free(settings.web_host, port):
-        port = free_port(settings.web_host)
+    if not is_free(HOST, port):
+        port = free_port(HOST)
         say(f"Port {settings.web_port} is in use: the demo's worker listens on {port}")
     environment = {
         **os.environ,
         "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap,
         variable_of("home"): str(folder),
         variable_of("version"): settings.version,
+        variable_of("web_host"): HOST,
         variable_of("web_port"): str(port),
+        # A key would have to be made, and shown, for a worker that nobody else reaches.
+        variable_of("api_keys"): "",
     }
     log_file = folder / "worker.log"
     with FileLock(folder / "worker.lock") as lock:
         if not lock.acquire(ORPHAN_TIMEOUT_S):
             raise DemoError(f"process {lock.path.read_text()} of an earlier demo still runs in {folder}: end it")
-        worker = Worker(base_url(settings.web_host, port), log_file, lock, environment, say)
+        worker = Worker(base_url(HOST, port), log_file, lock, environment, say)
         try:
             _await_ready(worker, kafka, say)
             yield worker

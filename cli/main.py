@@ -17,6 +17,7 @@ from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
+from cli.keys import KeyRefused, keys
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
@@ -38,7 +39,7 @@ OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
-    *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord),
+    *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
@@ -66,6 +67,7 @@ register(chaos)
 register(demo)
 register(evaluate)
 register(ingest)
+app.add_typer(keys, name="keys")
 register(recommend)
 register(replay)
 register(versions)

@@ -20,7 +20,8 @@ def recommend(
 ) -> None:
     """Print the list that a running worker serves to USER, with its reasons."""
     settings = Settings()
-    client = WorkerClient(url or base_url(settings.web_host, settings.web_port))
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    client = WorkerClient(url or base_url(settings.web_host, settings.web_port), key=key)
     answer = client.recommend(user, n)
     table = Table(title=f"{escape(user)} ({escape(answer['source'])})", title_justify="left")
     table.add_column("rank", justify="right")

@@ -59,6 +59,7 @@ def worker() -> None:
     if not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
     load_kernels()
+    _require_guarded(settings)
     _await_broker(settings)
     failure: BaseException | None
     try:
@@ -93,6 +94,13 @@ def _live(settings: Settings) -> tuple[BaseException | None, bool]:
         )
         with VersionWatch(serving, broker.bootstrap, pinned=settings.version_is_set) as watch:
             return run_to_end(live(serving, broker, lambda _: watch.switched(), judged))
+
+
+def _require_guarded(settings: Settings) -> None:
+    """Raise SettingsError now, rather than once a broker is there, if the HTTP interface would not be guarded as it is told."""
+    from agents.worker import guard_of
+
+    guard_of(settings)
 
 
 def _leave_on_signals() -> None:

@@ -24,9 +24,12 @@ def base_url(host: str, port: int) -> str:
 
 
 class WorkerClient:
-    """Requests to the worker at `url`, over one connection that is opened when needed. Not for two threads at once."""
+    """Requests to the worker at `url`, over one connection that is opened when needed. Not for two threads at once.
 
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
+    `key` is shown to a worker that asks for one.
+    """
+
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S, key: str | None = None) -> None:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
             host, port = parts.hostname, parts.port
@@ -36,6 +39,7 @@ class WorkerClient:
             raise WorkerUnavailable(f"{url} is no address of a worker: expected http://HOST:PORT")
         self.url = f"http://{parts.netloc}"
         self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
     def recommend(self, user_id: str, n: int) -> dict[str, Any]:
         """`GET /v1/recommend/{user_id}`."""
@@ -60,6 +64,10 @@ class WorkerClient:
             raise WorkerUnavailable(f"what answers at {self.url} is no Headrace worker (status {status})")
         if status == http.client.SERVICE_UNAVAILABLE:
             raise WorkerUnavailable(f"the worker at {self.url} is not ready: {answer.get('detail', 'recovering')}")
+        if status in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+            raise WorkerRefused(
+                f"{method} {path}: {answer.get('detail', answer)} (the key to show is HEADRACE_API_KEY)"
+            )
         if status >= http.client.BAD_REQUEST:
             raise WorkerRefused(f"{method} {path}: {answer.get('detail', answer)}")
         return answer
@@ -80,7 +88,8 @@ class WorkerClient:
     def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         fresh = self._connection.sock is None
         try:
-            self._connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            kind = {"Content-Type": "application/json"} if body else {}
+            self._connection.request(method, path, body, self._headers | kind)
             response = self._connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:

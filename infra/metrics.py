@@ -21,6 +21,11 @@ DEAD = Gauge("headrace_dead_letters", "Interactions refused, by reason", ["reaso
 LAG = Gauge(
     "headrace_lag_records", "Records of the owned shards not applied yet, by topic", ["topic"], registry=REGISTRY
 )
+STATE_AGE = Gauge(
+    "headrace_state_age_seconds",
+    "Age of what lists are made of: 0 while no known interaction waits, else since the latest one applied arrived; the oldest shard's",
+    registry=REGISTRY,
+)
 LESSONS = Gauge(
     "headrace_ranker_lessons",
     "What became of the ranker's lessons in this process: learned, refused (a number was not finite or too large), no_candidate",
@@ -51,6 +56,11 @@ USERS = Gauge("headrace_users", "Users in memory", registry=REGISTRY)
 VIDEOS = Gauge("headrace_videos", "Videos that may be recommended", registry=REGISTRY)
 INDEX_ROWS = Gauge("headrace_index_rows", "Videos in the graph index", registry=REGISTRY)
 INDEX_WAITING = Gauge("headrace_index_waiting_rows", "Changed videos not in the graph index yet", registry=REGISTRY)
+INDEX_RECALL = Gauge(
+    "headrace_index_recall_ratio",
+    "Recall@100 of the graph index beside exact search, mean of the latest 50 samples; NaN while there is no graph",
+    registry=REGISTRY,
+)
 REQUEST_SECONDS = Histogram(
     "headrace_request_seconds",
     "Time to answer a request, by route and status class",
@@ -63,6 +73,24 @@ STAGE_SECONDS = Histogram(
     "Time of a list's stages: filter, candidates, rank, diversify, explain, log, encode",
     ["stage"],
     buckets=(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05),
+    registry=REGISTRY,
+)
+KEYS_REFUSED = Counter(
+    "headrace_keys_refused",
+    "Requests refused for their key: missing, wrong, or without the scope",
+    ["why"],
+    registry=REGISTRY,
+)
+REQUESTS_LIMITED = Counter(
+    "headrace_requests_limited", "Requests refused because of HEADRACE_RATE_LIMIT", registry=REGISTRY
+)
+BAD_REQUESTS = Counter("headrace_bad_http", "What came in and was no HTTP request", registry=REGISTRY)
+CONNECTIONS = Gauge("headrace_connections", "Open HTTP connections", registry=REGISTRY)
+CONNECTIONS_CLOSED = Counter(
+    "headrace_connections_closed",
+    "Connections closed by us before their time: full (none was idle), room (idle the longest when one more came), slow_head,"
+    " large_head, slow_reader",
+    ["why"],
     registry=REGISTRY,
 )
 STEP_SECONDS = Histogram(
@@ -158,6 +186,54 @@ ONLINE_DRIFTS = Gauge(
 SERVED_BELOW_BASELINES = Gauge(
     "headrace_served_below_baselines",
     "1 while served lists are significantly below popularity or co-visitation in a window of at least 500 scored positives",
+    registry=REGISTRY,
+)
+BREAKER_STATE = Gauge(
+    "headrace_breaker_state", "State of a circuit breaker: 0 closed, 1 trying, 2 open", ["service"], registry=REGISTRY
+)
+CACHE_LOOKUPS = Counter(
+    "headrace_cache_lookups",
+    "Lookups of a user's last list by outcome: hit, miss, negative (known to be none, not asked), failed, open (breaker), busy (too"
+    " many at once); hits over hit, miss and negative are the hit ratio",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CACHE_WRITES = Counter(
+    "headrace_cache_writes",
+    "Lists for the cache by outcome: stored, replaced (a later one of the same user came first), dropped (no room, or breaker open),"
+    " failed",
+    ["outcome"],
+    registry=REGISTRY,
+)
+FALLBACK_ANSWERS = Counter(
+    "headrace_fallback_answers",
+    "Answers by the step that gave them; none: no step had one",
+    ["step"],
+    registry=REGISTRY,
+)
+FALLBACK_PASSED = Counter(
+    "headrace_fallback_passed",
+    "Steps without an answer, by reason: empty (it had none), timeout (budget over), error",
+    ["step", "reason"],
+    registry=REGISTRY,
+)
+FALLBACK_OVERRUNS = Counter(
+    "headrace_fallback_overruns",
+    "Answers that took longer than their step's budget, and were used: what computes cannot be interrupted",
+    ["step"],
+    registry=REGISTRY,
+)
+FALLBACK_SECONDS = Histogram(
+    "headrace_fallback_seconds",
+    "Time that a step took, with an answer or without",
+    ["step"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    registry=REGISTRY,
+)
+LIMIT_EXCHANGES = Counter(
+    "headrace_limit_exchanges",
+    "What was spent of rate limits told to the other workers: done, failed (each worker limits for itself)",
+    ["outcome"],
     registry=REGISTRY,
 )
 EXPERIMENT_COUNT = Gauge(

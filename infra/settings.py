@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "HEADRACE_"
@@ -52,6 +52,17 @@ class Settings(BaseSettings):
     redis_url: ServerAddress | None = Field(None, validation_alias="REDIS_URL")
     web_host: str = Field("127.0.0.1", min_length=1)
     web_port: int = Field(6066, ge=1, le=65535)
+    api_keys: Path | None = Field(
+        None, description="JSON file of API keys; without one, web_host must be a loopback address"
+    )
+    api_key: SecretStr | None = Field(None, description="that commands show to a worker which asks for one")
+    metrics_open: bool = Field(False, description="whether metrics can be read without a key")
+    cors_origins: str = Field("", description="of web pages that may ask, separated by commas")
+    rate_limit: float = Field(
+        0, ge=0, allow_inf_nan=False, description="requests a second of one client; 0: any number"
+    )
+    max_connections: int = Field(2_000, ge=1, le=100_000, description="open HTTP connections")
+    access_log: Literal["off", "errors", "all"] = "errors"
     checkpoint_interval_ms: int = Field(250, ge=10, le=5_000, description="under half of the transaction timeout")
     positives_per_day: float = Field(
         5000.0, gt=0, allow_inf_nan=False, description="turns half-lives in positive events into event time"

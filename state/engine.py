@@ -30,6 +30,7 @@ from state.objective import Objective
 from state.quota import Quota
 from state.recent_events import RecentEvents
 from state.replica import Replica
+from state.search import Search
 from state.segments import segments_of
 from state.shard import Shard
 from state.tally import Tally
@@ -116,6 +117,7 @@ class Engine:
         self.exploration = Exploration(options.exploration, options.seed, self.replica, self.models)
         self.users = Users(options.max_users, FACTORS, self._load_user)
         self.index = ItemIndex(FACTORS, options.max_videos)
+        self.search = Search(self.replica, self.popularity)
         self.shards: dict[int, Shard] = {}
         self._newest: deque[tuple[int, int]] = deque(maxlen=NEWEST)
         #: The same as an array, made when it is asked for.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from online_models.base import HISTORY, Context
-from online_models.features import Votes
+from online_models.features import Described, Votes
 from state import ranking
 from state.engine import Engine
 from state.exploration import NOBODY, TASTE
@@ -69,11 +69,12 @@ class Served:
 
 
 class PersonalList(NamedTuple):
-    """A list, where it came from ("owner", "session" or "trending"), and what was known of whom it is for."""
+    """A list, where it came from ("owner", "session" or "trending"), what was known of whom it is for, and its candidates."""
 
     served: list[Served]
     source: str
     context: Context
+    candidates: Scored
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Wish:
 
 def recommend(engine: Engine, user_id: str, partition: int, n: int) -> tuple[list[Served], str]:
     """A list of up to `n` videos for a user, and where it came from: "owner" or "trending"."""
-    served, source, _ = personal_list(engine, user_id, partition, Wish(n))
-    return served, source
+    found = personal_list(engine, user_id, partition, Wish(n))
+    return found.served, found.source
 
 
 def personal_list(
@@ -140,35 +141,37 @@ def personal_list(
         source = "session" if source == "trending" else source
     if stages is not None:
         stages.mark("filter")
-    lists = engine.shards[partition].served if user_id is not None and partition in engine.shards else None
-    held_back = [] if lists is None or user_id is None else lists.left_alone(user_id.encode())
+    held_back: Sequence[UInt64Array] = ()
+    if wish.tuning.rotation > 0.0 and user_id is not None and partition in engine.shards:
+        held_back = engine.shards[partition].served.left_alone(user_id.encode())
     n = wish.n + wish.offset
-    scored = _chosen(engine, context, allowed, n, wish, held_back, stages)
+    pool = pool_of(n) if wish.tuning.mixes else n
+    candidates = score_candidates(
+        engine, context, allowed, pool, objective=wish.tuning.objective, without=wish.tuning.without, stages=stages
+    )
+    scored = _chosen(engine, candidates, allowed, n, wish, held_back)
     places = _places(engine, context, allowed, n, user_id, scored, wish)
     if stages is not None:
         stages.mark("diversify")
-    reasons = _Reasons(engine, context)
-    served = [Served(row, score, reasons.of(row, explores), explores) for row, score, explores in places[wish.offset :]]
+    places = places[wish.offset :]
+    reasons = _Reasons(engine, context).of(places)
+    served = [Served(row, score, why, explores) for (row, score, explores), why in zip(places, reasons, strict=True)]
     if stages is not None:
         stages.mark("explain")
-    return PersonalList(served, source, context)
+    return PersonalList(served, source, context, candidates)
 
 
 def _chosen(
     engine: Engine,
-    context: Context,
+    scored: Scored,
     allowed: BoolArray,
     n: int,
     wish: Wish,
     held_back: Sequence[UInt64Array],
-    stages: Stages | None,
 ) -> Scored:
-    """The `n` that are listed, in their order, as far as nothing explores."""
+    """The `n` of the candidates that are listed, in their order, as far as nothing explores."""
     tuning, wanted = wish.tuning, wish.wanted
     pool = pool_of(n) if tuning.mixes else n
-    scored = score_candidates(
-        engine, context, allowed, pool, objective=tuning.objective, without=tuning.without, stages=stages
-    )
     if not wanted and not tuning.reorders:
         return best_of(scored, n)
     scores = scored.scores.copy()
@@ -320,39 +323,53 @@ def similar(engine: Engine, row: int, n: int) -> list[Served]:
 
 
 class _Reasons:
-    """Says why a video is in a list; what all places share is looked up once."""
+    """Says why videos are in a list; what all places share is looked up once."""
 
     def __init__(self, engine: Engine, context: Context) -> None:
         self._engine, self._context = engine, context
         self._history = context.history[:REASON_LAGS]
-        columns = engine.covisitation.columns
-        self._neighbours, self._weights = columns["neighbour"][self._history], columns["weight"][self._history]
-        #: Most users have none: for them nothing is looked up, place by place.
-        self._segments = bool(context.segments.any())
         self._popular: Float32Array | None = None
 
-    def of(self, row: int, explores: bool) -> list[Why]:
-        """Reasons for one place."""
+    def of(self, places: Sequence[Place]) -> list[list[Why]]:
+        """Reasons for each place."""
         engine, context = self._engine, self._context
-        if explores:
-            liked = float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= TASTE
-            return [Why("new", "new, and like what you watch" if liked else "known to few yet")]
-        alike = []
-        if self._segments:
-            lift = engine.segments.lifts(np.array([row], np.int32), context.segments, context.ticks)[0]
-            if lift >= LIFTED:
-                alike = [Why("segment", "liked more by people like you")]
-        if not len(context.history):
-            return alike or [Why("trending", "watched by many now")]
+        rows = np.array([row for row, _, _ in places], np.int32)
+        if not len(rows):
+            return []
+        liked = engine.content.score_many(context, rows).tolist()
+        sources = self._sources(rows)
+        lifts = [0.0] * len(rows)
+        # Most users have none: for them nothing is looked up.
+        if context.segments.any():
+            lifts = engine.segments.lifts(rows, context.segments, context.ticks).tolist()
         reasons = []
-        weights = np.where(self._neighbours == row, self._weights, 0.0).sum(axis=1)
-        if weights.max() > 0:
-            source = int(self._history[int(np.argmax(weights))])
-            reasons.append(Why("watched_together", f"because you watched {self._name(source)}", source))
-        if float(engine.content.score_many(context, np.array([row], np.int32))[0]) >= ALIKE:
-            reasons.append(Why("content", "like what you watch"))
-        reasons += alike
-        return reasons or [self._else(row)]
+        for place, (row, _, explores) in enumerate(places):
+            if explores:
+                reasons.append(
+                    [Why("new", "new, and like what you watch" if liked[place] >= TASTE else "known to few yet")]
+                )
+                continue
+            found = []
+            source = sources[place]
+            if source is not None:
+                found.append(Why("watched_together", f"because you watched {self._name(source)}", source))
+            if len(context.history) and liked[place] >= ALIKE:
+                found.append(Why("content", "like what you watch"))
+            if lifts[place] >= LIFTED:
+                found.append(Why("segment", "liked more by people like you"))
+            reasons.append(found or [self._else(row)])
+        return reasons
+
+    def _sources(self, rows: Int32Array) -> list[int | None]:
+        """Of each row, that of the latest positives which is watched together with it most; None where none is."""
+        if not len(self._history):
+            return [None] * len(rows)
+        columns = self._engine.covisitation.columns
+        neighbours, weights = columns["neighbour"][self._history], columns["weight"][self._history]
+        together = np.einsum("rhn,hn->rh", neighbours == rows[:, None, None], weights)
+        most = together.argmax(axis=1)
+        named = self._history[most].tolist()
+        return [row if weight > 0 else None for row, weight in zip(named, together.max(axis=1).tolist(), strict=True)]
 
     def _name(self, row: int) -> str:
         """The video's title, or what it is known by."""
@@ -361,6 +378,8 @@ class _Reasons:
 
     def _else(self, row: int) -> Why:
         """Where no model has a reason of its own."""
+        if not len(self._context.history):
+            return Why("trending", "watched by many now")
         if self._popular is None:
             engine = self._engine
             self._popular = engine.popularity.levels(self._context.ticks, len(engine.replica))[:, 0]
@@ -370,7 +389,19 @@ class _Reasons:
         return Why("taste", "fits what you have liked")
 
 
-def list_inputs(engine: Engine, context: Context, rows: Int32Array) -> Float32Array:
-    """What the heads are told of a list's videos as it is made, for the log of lists; float32, shape (m, 44)."""
+def list_inputs(engine: Engine, context: Context, rows: Int32Array, candidates: Scored | None = None) -> Float32Array:
+    """What the heads are told of a list's videos as it is made, for the log of lists; float32, shape (m, 44).
+
+    Parameters
+    ----------
+    rows : int32, shape (m,)
+    candidates : what they were chosen from, in ascending order; features that are there already are not made again
+    """
+    if candidates is not None and candidates.described is not None and len(candidates.rows):
+        places = np.minimum(np.searchsorted(candidates.rows, rows), len(candidates.rows) - 1)
+        if (candidates.rows[places] == rows).all():
+            known = candidates.described
+            described = Described(known.items[places], known.user, known.broken[places])
+            return inputs_of(engine, rows, context.behaviour, described)
     described = ranking.described(engine, context, rows, Votes.of(engine.models, context, len(engine.replica)))
     return inputs_of(engine, rows, context.behaviour, described)

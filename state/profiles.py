@@ -50,7 +50,8 @@ def profile_of(engine: Engine, user_id: str, partition: int) -> Profile | None:
     segments = [] if attributes is None else list(words_of(attributes))
     slot = engine.users.find(user_id, partition)
     if slot is None or not engine.users.counts[slot].any():
-        return None if attributes is None else Profile(attributes, segments)
+        forgotten = attributes is None or attributes == User(erased_ms=attributes.erased_ms)
+        return None if forgotten else Profile(attributes, segments)
     context = engine.context(slot)
     positives = context.history.tolist()
     videos = [video for row in positives if (video := engine.replica.video(row)) is not None]

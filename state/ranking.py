@@ -50,10 +50,12 @@ class Scored(NamedTuple):
     ----------
     rows : int32, shape (m,)
     scores : float32, shape (m,)
+    described : their features; None where they were not kept
     """
 
     rows: Int32Array
     scores: Float32Array
+    described: Described | None = None
 
 
 def score_rows(engine: Engine, context: Context, allowed: BoolArray, n: int, exact_below: int = EXACT_BELOW) -> Scored:
@@ -95,7 +97,7 @@ def score_candidates(
         scores = objective.combine(scores, engine.heads.logits(inputs_of(engine, rows, context.behaviour, found)))
     if stages is not None:
         stages.mark("rank")
-    return Scored(rows, scores)
+    return Scored(rows, scores, found)
 
 
 def best_of(scored: Scored, n: int) -> Scored:

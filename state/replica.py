@@ -91,6 +91,8 @@ class Replica:
         self.active: BoolArray = np.zeros(0, np.bool_)
         #: (size,) the catalogue has deleted it; events for it teach nothing until it is published again
         self.deleted: BoolArray = np.zeros(0, np.bool_)
+        #: (size,) its id or its record has changed since `state.search` has read them
+        self.unread: BoolArray = np.zeros(0, np.bool_)
         self._active_rows: Int32Array | None = None
         self.base: dict[str, AnyArray] = {}
         self._resize(1024)
@@ -102,6 +104,7 @@ class Replica:
         self.counts = _grown(self.counts, size)
         self.active = _grown(self.active, size)
         self.deleted = _grown(self.deleted, size)
+        self.unread = _grown(self.unread, size)
         for model in self.models.values():
             model.resize(size)
         #: What the owner of each row has applied. The factors that are served (the model's own columns) are these plus the steps
@@ -166,6 +169,7 @@ class Replica:
             return row
         self._row_of[video_id] = row
         self.ids[row] = video_id
+        self.unread[row] = True
         self.partition[row] = partition_of(video_id.encode(), self.partitions)
         self._allow(row, not self.deleted[row])
         return row
@@ -255,6 +259,7 @@ class Replica:
         """Put a catalogue record on its row."""
         row = self.row_of(video_id)
         self._videos[row] = _pack(video)
+        self.unread[row] = True
         self.deleted[row] = False
         self._allow(row, not video.hidden)
         return row
@@ -267,6 +272,7 @@ class Replica:
         self._allow(row, False)
         if known:
             self._videos[row] = None
+            self.unread[row] = True
             self.counts[row] = 0
             for model in self.models.values():
                 model.forget(np.array([row], np.int32))
@@ -281,6 +287,7 @@ class Replica:
         self._codes.drop(self.hashes, row)
         self.ids[row] = None
         self._videos[row] = None
+        self.unread[row] = True
         self.deleted[row] = False
         self._allow(row, False)
         self.counts[row] = 0

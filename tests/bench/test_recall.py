@@ -1,9 +1,9 @@
 import numpy as np
 
 from bench.brokerless import BrokerlessWorker
-from bench.recall import recall
 from ingestion.simulate import Audience
 from state.engine import EngineOptions
+from state.index_recall import recall
 from topics.evidence import SHOWN
 
 SCORES = np.array([5.0, 4.0, 3.0, 2.0, 2.0, 1.0], np.float32)
