@@ -88,7 +88,7 @@ class Listing:
         if found is None:
             raise unavailable("state is being recovered")
         body = msgspec.json.encode(found.answer)
-        if user_id is not None and found.step == "owner" and _is_plain(asked):
+        if user_id is not None and found.step == "owner" and _is_plain(asked, arm):
             self._cache.put(user_id, body)
         ask.stages.mark("encode")
         for stage, seconds in ask.stages.seconds:
@@ -197,11 +197,11 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _is_plain(asked: ListRequest) -> bool:
+def _is_plain(asked: ListRequest, arm: Arm | None) -> bool:
     """Whether the list is good for whoever asks for the user's list next: nothing special was asked, and it is long enough."""
-    plain = ListRequest(
-        user_id=asked.user_id, n=asked.n, scenario=asked.scenario, min_offset=asked.min_offset, wait_ms=asked.wait_ms
-    )
+    fields = {name: getattr(asked, name) for name in ("user_id", "n", "scenario", "min_offset", "wait_ms")}
+    # What the arm asks for, it asks for with all of the user's lists.
+    plain = msgspec.convert({**({} if arm is None else arm.preset), **fields}, ListRequest)
     return asked.n >= DEFAULT_N and asked == plain
 
 
