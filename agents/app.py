@@ -24,7 +24,6 @@ from agents.takeover import changelog_consumer, take_over
 from infra import metrics
 from online_models.heads import HEADS
 from state.engine import Engine
-from state.exposures import LISTS
 from state.index import EXACT_BELOW
 from state.index_recall import IndexRecall
 from state.shard import Shard
@@ -44,10 +43,10 @@ CHECKPOINT_SHARE = 0.1
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
 INDEX_PAUSE_S = 0.07
-#: Between two looks at whether events have come as far as the lists that are waiting for them.
-AHEAD_PAUSE_S = 0.02
-#: They wait no longer for events that do not come: the end of a log may be a mark of Kafka's own, which nobody reads.
-STILL_S = 2.0
+#: Lists read at once, some milliseconds; lists of a shard that wait for its events, 2 KB each; and between two looks at them.
+LISTS_AT_ONCE = 100
+HELD_LISTS = 4_000
+LISTS_PAUSE_S = 0.02
 #: Between two looks at what the index misses: each holds the loop for as long as a list takes.
 INDEX_SAMPLE_PAUSE_S = 2.0
 #: Topics that all versions read, and must have read when one takes over from another.
@@ -206,6 +205,9 @@ class HeadraceApp(faust.App):
 
     async def apply(self, topic: str, partition: int, records: Sequence[RecordLike]) -> None:
         """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""
+        if topic == specs.RECOMMENDATIONS:
+            await self.hold_lists(partition, records)
+            return
         step = self._step(topic)
         shard = self.engine.shards.get(partition)
         until = self.until(topic, partition)
@@ -223,8 +225,8 @@ class HeadraceApp(faust.App):
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
                 # Every slot waits for a checkpoint: wait too, or the events of whoever comes next would be refused.
                 await asyncio.gather(*(self.checkpoint(each) for each in list(self.engine.shards)))
-            if topic == specs.RECOMMENDATIONS and shard is not None:
-                await self._keep_step(shard, records[first].timestamp)
+            if topic == specs.INTERACTIONS and shard is not None:
+                await self._read_lists_until(shard, records[first].timestamp)
             if shard is None or not self._owns(shard):
                 return
             with metrics.STEP_SECONDS.labels(topic if topic in _NAMED else "evidence").time():
@@ -234,9 +236,7 @@ class HeadraceApp(faust.App):
             first = min(first + chunk, len(records))
             if topic == specs.INTERACTIONS:
                 self._arrived_ms[partition] = records[first - 1].timestamp
-            if topic == specs.RECOMMENDATIONS and self._owns(shard) and self._has_all(partition):
-                # Nothing that arrived before is waiting: the shard has come as far as this list.
-                shard.arrived_ms = max(shard.arrived_ms, records[first - 1].timestamp)
+                await self._read_lists_until(shard, 0)
             await asyncio.sleep(0)
         if until is not None and ended and shard is not None and self._owns(shard) and shard.next.get(topic, 0) < until:
             shard.advance(topic, until - 1)  # what is missing below is compacted away
@@ -249,21 +249,55 @@ class HeadraceApp(faust.App):
         end = self.consumer.highwater(where)
         return end is not None and self.engine.shards[partition].next.get(specs.INTERACTIONS, 0) >= end
 
-    async def _keep_step(self, shard: Shard, arrived_ms: int) -> None:
-        """Let a list of this arrival wait for the events before it, if many wait for theirs already, as where a log is read anew.
+    async def hold_lists(self, partition: int, records: Sequence[RecordLike]) -> None:
+        """Take lists of a shard, and read them as far as its events have come; the others are read as events come."""
+        shard = self.engine.shards.get(partition)
+        if shard is None or not self._owns(shard):
+            return
+        shard.held_lists.add(RecordBatch.of(records))
+        while self._owns(shard):
+            if not self._read_lists(shard):
+                if len(shard.held_lists) <= HELD_LISTS:
+                    return
+                await asyncio.sleep(LISTS_PAUSE_S)
+            await asyncio.sleep(0)
 
-        Lists are read far faster than events: they would make room for others before what followed them comes.
+    def _read_lists(self, shard: Shard, until_ms: int = 0) -> bool:
+        """Read some of the lists that the shard holds, if all events that arrived before them are applied; whether there were any.
+
+        Parameters
+        ----------
+        until_ms : all events that arrived before are applied, where that is known to whoever calls
         """
-        reached, since = shard.arrived_ms, time.monotonic()
-        while self._owns(shard) and len(shard.served) >= LISTS // 2:
-            if shard.arrived_ms >= arrived_ms or self._has_all(shard.partition):
+        if not len(shard.held_lists) or not self._owns(shard):
+            return False
+        everything = self._has_all(shard.partition)
+        lists = shard.held_lists.take(None if everything else max(shard.arrived_ms, until_ms), LISTS_AT_ONCE)
+        if lists is None:
+            return False
+        if everything:
+            # Nothing that arrived before is waiting: the shard has come as far as these lists.
+            shard.arrived_ms = max(shard.arrived_ms, lists[-1].timestamp)
+        with metrics.STEP_SECONDS.labels(specs.RECOMMENDATIONS).time():
+            feedback.step(self.engine, shard, specs.RECOMMENDATIONS, lists)
+        return True
+
+    async def _read_lists_until(self, shard: Shard, until_ms: int) -> None:
+        """Read the lists that the shard holds and that arrived by then: all events of before are applied."""
+        while True:
+            if not self._read_lists(shard, until_ms):
                 return
-            now = time.monotonic()
-            if shard.arrived_ms != reached:
-                reached, since = shard.arrived_ms, now
-            elif now - since > STILL_S:
-                return
-            await asyncio.sleep(AHEAD_PAUSE_S)
+            await asyncio.sleep(0)
+
+    async def keep_reading_lists(self) -> None:
+        """Read held lists once nothing before them is waiting, also where no more events come."""
+        while not self.should_stop and self.failure is None:
+            try:
+                read = [self._read_lists(shard) for shard in list(self.engine.shards.values())]
+            except Exception as error:
+                await self.crash(error)
+                raise
+            await asyncio.sleep(0.0 if any(read) else LISTS_PAUSE_S)
 
     def until(self, topic: str, partition: int) -> int | None:
         """Where a version that is built stops reading an input; None: it reads on."""
@@ -295,8 +329,6 @@ class HeadraceApp(faust.App):
             )
         if topic == self.shard_topics.evidence:
             return lambda shard, records: items.step(self.engine, shard, topic, records)
-        if topic == specs.RECOMMENDATIONS:
-            return lambda shard, records: feedback.step(self.engine, shard, topic, records)
         return lambda shard, records: catalog.step(self.engine, shard, topic, records)
 
     async def checkpoint(self, partition: int) -> None:

@@ -15,6 +15,7 @@ class Events(NamedTuple):
     kinds : uint8, shape (m,); positions in `EVENTS`
     event_ids : uint64, shape (m,); hashes
     watch_seconds, duration_seconds : float64, shape (m,); NaN where unknown
+    arrived_ms : int64, shape (m,); when the log had them, by the broker's clock
     """
 
     offsets: Int64Array
@@ -25,3 +26,4 @@ class Events(NamedTuple):
     event_ids: UInt64Array
     watch_seconds: Float64Array
     duration_seconds: Float64Array
+    arrived_ms: Int64Array

@@ -23,5 +23,5 @@ def publish(tally: Tally, owned: Iterable[int]) -> None:
             if place:
                 more = difference(one, found[0][name])
                 metrics.EXPERIMENT_PROBABILITY.labels(arm.name, name).set(math.nan if more is None else more.larger)
-    for reason, count in (("late", tally.late), ("lost", tally.lost)):
-        metrics.EXPERIMENT_LEFT_OUT.labels(reason).set(count)
+    for reason, count in (("late", tally.late), ("short", tally.short)):
+        metrics.EXPERIMENT_INCOMPLETE.labels(reason).set(count)

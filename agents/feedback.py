@@ -1,8 +1,8 @@
-"""What followed when a video was shown to a user: the heads' lessons, and the tally of an experiment.
+"""The heads' lessons: what followed when a video was shown to a user.
 
 Flows in: events of a micro-batch and what they changed, before any model learns them; served lists. Flows out: steps in the shard's
-parts of the heads and of the tally. Always holds: inputs are of before the exposure, made by the code that serves or taken from the
-list that was served; an outcome is learned once, when its window is over.
+part of the heads, and what followed each list to `agents.tallying`. Always holds: inputs are of before the exposure, made by the code
+that serves or taken from the list that was served; an outcome is learned once, when its window is over.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import structlog
 
+from agents import tallying
 from agents.events import Events
 from agents.inbox import due, took
 from agents.ranking import drawn
@@ -23,13 +24,13 @@ from state.engine import Engine
 from state.exposures import CLICK, LIKE, LONG_VIEW, SKIP, WATCH_SHARE, Exposure, ServedList
 from state.prediction import INPUT_NAMES, inputs_of
 from state.replica import video_code
-from state.rows import HEADS_KEY, TALLY_KEY
+from state.rows import HEADS_KEY
 from state.shard import Shard
-from state.tally import Followed, Tally
-from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt8Array, UInt64Array
+from state.tally import Said
+from state.types import BoolArray, Float32Array, Float64Array, Int32Array, Int64Array, UInt8Array
 from state.users import DUPLICATE, POSITIVE, Admitted
 from topics.interactions import event_code
-from topics.recommendations import BadList, Recommended, decode_list
+from topics.recommendations import BadList, decode_list
 from topics.record_batch import RecordLike
 
 log = structlog.get_logger(__name__)
@@ -37,10 +38,6 @@ log = structlog.get_logger(__name__)
 #: A watch this long, or of all of a shorter video, says that the user meant to see it. KuaiRand-Pure calls it a click: 99.8% of
 #: watches of 7 s or more, 2% of shorter ones.
 CLICK_WATCH_S = 7.0
-
-#: A list that is read so long after it was logged, by what has arrived since and is applied, is not counted: what followed it may
-#: have passed. In a worker that serves it is milliseconds.
-LATE_MS = 10_000
 
 #: Exposures that are opened in one micro-batch: they hold the loop for some milliseconds.
 EXPOSURES_AT_ONCE = 60
@@ -89,6 +86,8 @@ def follow(engine: Engine, shard: Shard, batch: Events, liked: UInt8Array, admit
     if opened.any():
         awaited |= np.isin(batch.slots, batch.slots[opened])
     listed = _has_lists(engine, shard, batch.slots)
+    clicked = _clicks(batch)
+    joined: dict[int, tuple[ServedList, int]] = {}
     for e in np.flatnonzero((awaited | listed) & fresh).tolist():
         slot, row = int(batch.slots[e]), int(batch.rows[e])
         found = None
@@ -98,10 +97,15 @@ def follow(engine: Engine, shard: Shard, batch: Events, liked: UInt8Array, admit
         if opened[e]:
             _open(engine, shard, batch, admitted, before, found, e)
         if found is not None:
-            _mark(engine, shard, *found, batch, bool(liked[e]), e)
+            served, place = joined[e] = found
+            seconds = float(batch.watch_seconds[e]) if batch.kinds[e] == _WATCH else 0.0
+            said = Said(bool(batch.kinds[e] == IMPRESSION), bool(clicked[e]), bool(liked[e]), seconds)
+            served.note(place, said)
+            tallying.count(engine, shard, served.followed)
         exposure = shard.exposures.find(slot, row)
         if exposure is not None:
-            _note(exposure, batch, bool(liked[e]), engine.options.signals.skipped_share, e)
+            _note(exposure, batch, bool(clicked[e]), bool(liked[e]), engine.options.signals.skipped_share, e)
+    tallying.remember(engine, shard, batch, fresh, clicked, liked, joined)
     close(engine, shard)
 
 
@@ -157,38 +161,18 @@ def _open(
         users.awaited[slot] = min(int(users.awaited[slot]) + 1, 255)
 
 
-def _mark(engine: Engine, shard: Shard, served: ServedList, place: int, batch: Events, liked: bool, e: int) -> None:
-    """Note in a list that was served, and count in the tally, what event `e` says of one of its places."""
-    kind, followed = batch.kinds[e], served.followed
-    if kind == IMPRESSION:
-        served.impressions = True
-    else:
-        served.engaged[place] = True
-    if followed is None or engine.tally is None:
-        return
-    if kind == IMPRESSION:
-        followed.saw(place)
-    else:
-        seconds = float(batch.watch_seconds[e]) if kind == _WATCH else 0.0
-        followed.did(place, _is_click(batch, e), liked, seconds)
-    if not served.awaits:
-        engine.tally.count(shard.partition, followed)
-        shard.taught.add(TALLY_KEY)
-
-
-def _is_click(batch: Events, e: int) -> bool:
-    """Whether event `e` says that the user meant to see the video."""
-    if batch.kinds[e] != _WATCH:
-        return bool(batch.kinds[e] == _VIEW)
-    watched, length = float(batch.watch_seconds[e]), float(batch.duration_seconds[e])
-    needed = min(length, CLICK_WATCH_S) if length > 0.0 else CLICK_WATCH_S
+def _clicks(batch: Events) -> BoolArray:
+    """Which events say that the user meant to see the video."""
+    watched, length = batch.watch_seconds, batch.duration_seconds
+    needed = np.where(length > 0.0, np.minimum(length, CLICK_WATCH_S), CLICK_WATCH_S)
     # Of unknown time it is taken for all of it, as it is for positives.
-    return not watched < needed
+    clicked: BoolArray = (batch.kinds == _VIEW) | ((batch.kinds == _WATCH) & ~(watched < needed))
+    return clicked
 
 
-def _note(exposure: Exposure, batch: Events, liked: bool, skipped_share: float, e: int) -> None:
+def _note(exposure: Exposure, batch: Events, clicked: bool, liked: bool, skipped_share: float, e: int) -> None:
     kind, outcomes = batch.kinds[e], exposure.outcomes
-    if _is_click(batch, e):
+    if clicked:
         outcomes[CLICK] = 1.0
     if kind == _WATCH:
         watched, length = float(batch.watch_seconds[e]), float(batch.duration_seconds[e])
@@ -221,19 +205,7 @@ def close(engine: Engine, shard: Shard) -> None:
         _teach(engine, shard, exposure.inputs, exposure.outcomes)
     for served in shard.served.over(shard.arrived_ms):
         _learn_list(engine, shard, served)
-        if served.followed is not None:
-            _close_count(engine, shard, served, served.followed)
-
-
-def _close_count(engine: Engine, shard: Shard, served: ServedList, followed: Followed) -> None:
-    """Let the tally keep what it has of a list; take back one that has made room for others before anything could follow it."""
-    if engine.tally is None or served.awaits:
-        return
-    if shard.arrived_ms < served.arrived_ms:
-        engine.tally.give_up(shard.partition, followed)
-    else:
-        engine.tally.close(shard.partition, followed)
-    shard.taught.add(TALLY_KEY)
+        tallying.close(engine, shard, served)
 
 
 def _learn_list(engine: Engine, shard: Shard, served: ServedList) -> None:
@@ -274,79 +246,11 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]
             engine.exposures["unreadable"] += 1
             log.debug("a served list is passed over", shard=shard.partition, offset=record.offset, reason=str(error))
             continue
-        held = shard.served.claim(listed.recommendation_id)
-        if held is None:
-            codes = np.array([video_code(video_id) for video_id in listed.video_ids], np.uint64)
-            followed = _followed(engine, shard, key, listed, record.timestamp)
-            held = _waited_for(listed.at_ms, record.timestamp, codes, inputs, listed.first, followed)
-            shard.served.add(key, held)
-        held.arrived_ms = record.timestamp
-        if held.followed is not None and engine.tally is not None:
-            engine.tally.count(shard.partition, held.followed)
-            shard.taught.add(TALLY_KEY)
+        codes = np.array([video_code(video_id) for video_id in listed.video_ids], np.uint64)
+        engaged = np.zeros(len(codes), np.bool_)
+        served = ServedList(listed.at_ms, record.timestamp, codes, inputs, engaged, first=listed.first)
+        tallying.open_list(engine, shard, key, listed, served)
+        shard.served.add(key, served)
         engine.exposures["listed"] += 1
     close(engine, shard)
     took(shard, topic, records)
-
-
-def hand_out(
-    engine: Engine,
-    shard: Shard,
-    key: bytes,
-    recommendation_id: str,
-    at_ms: int,
-    rows: Int32Array,
-    inputs: Float32Array,
-    first: int,
-) -> None:
-    """Wait for what follows a list from when it is served: what follows at once may be read before the list's own record is.
-
-    It counts in the tally when the record is read, for the record is what others know of it.
-
-    Parameters
-    ----------
-    key : the user's id as UTF-8
-    rows : int32, shape (n,); its videos, best first
-    inputs : float32, shape (n, 44); as the record has them
-    first : places before it, in earlier pages
-    """
-    followed = None
-    if engine.tally is not None:
-        arm = engine.tally.experiment.place_of(key)
-        followed = _nothing_yet(engine, engine.tally, engine.users.peek_key(key), key, arm, len(rows))
-    served = _waited_for(at_ms, at_ms, engine.replica.hashes[rows], inputs, first, followed)
-    served.awaits = recommendation_id
-    shard.served.add(key, served)
-
-
-def _waited_for(
-    at_ms: int,
-    arrived_ms: int,
-    codes: UInt64Array,
-    inputs: Float32Array | None,
-    first: int,
-    followed: Followed | None,
-) -> ServedList:
-    engaged = np.zeros(len(codes), np.bool_)
-    return ServedList(at_ms, arrived_ms, codes, inputs, engaged, first=first, followed=followed)
-
-
-def _followed(engine: Engine, shard: Shard, key: bytes, listed: Recommended, arrived_ms: int) -> Followed | None:
-    """Where a list that was read counts; None where it is none of the experiment's, or came too late."""
-    tally = engine.tally
-    if tally is None or listed.experiment != tally.experiment.id:
-        return None
-    arm = tally.experiment.place_named(listed.arm)
-    if arm is None:
-        return None
-    if shard.arrived_ms > arrived_ms + LATE_MS:
-        tally.miss(shard.partition)
-        shard.taught.add(TALLY_KEY)
-        return None
-    slot = engine.users.find(key.decode(), shard.partition)
-    return _nothing_yet(engine, tally, slot, key, arm, len(listed.video_ids))
-
-
-def _nothing_yet(engine: Engine, tally: Tally, slot: int | None, key: bytes, arm: int, places: int) -> Followed:
-    says = slot is not None and bool(engine.users.counts[slot, IMPRESSION])
-    return Followed.of(arm, tally.experiment.bucket_of(key), places, says)

@@ -89,7 +89,7 @@ def step(
     if len(kept):
         events = Events(
             batch.offsets[kept], slots, rows[kept], found.kinds[kept], found.at_ms[kept], found.event_ids[kept],
-            found.watch_seconds[kept], found.duration_seconds[kept],
+            found.watch_seconds[kept], found.duration_seconds[kept], batch.timestamps[kept],
         )  # fmt: skip
         _learn(engine, shard, events, None, scorer)
     took(shard, INTERACTIONS, batch)
@@ -156,6 +156,7 @@ def learn(
         # None becomes NaN
         np.array([event.watch_seconds for event in events], np.float64),
         np.array([event.duration_seconds for event in events], np.float64),
+        np.array([event.at_ms for event in events], np.int64),
     )
     _learn(engine, shard, columns, positive)
 

@@ -119,6 +119,7 @@ def create_app(
         _mount_agent(app, topic)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
+    app.task(app.keep_reading_lists)
     app.task(app.keep_judging_index)
     writer = LogWriter(bootstrap, settings.partitions)
     redis = _redis(settings.redis_url)

@@ -59,15 +59,16 @@ class ArmReport(msgspec.Struct):
 class ExperimentReport(msgspec.Struct):
     """Answer of `/v1/experiments`; `experiment` is null where there is none.
 
-    `definition` names all that was configured: with another one, counts begin at zero. The first arm is the control. `late` and `lost`
-    lists do not count: the first were read after what could have followed them, the workers of the others left too soon.
+    `definition` names all that was configured: with another one, counts begin at zero. The first arm is the control. `late` lists do
+    not count, for they were read long after what could have followed them; `short` ones do, with what had followed them when their
+    worker ended.
     """
 
     experiment: str | None
     definition: str | None
     as_of_ms: int
     late: int
-    lost: int
+    short: int
     arms: list[ArmReport]
 
 
@@ -91,7 +92,7 @@ def report(tally: Tally | None, as_of_ms: int) -> ExperimentReport:
         )
         for place, arm in enumerate(experiment.arms)
     ]
-    return ExperimentReport(experiment.name, f"{experiment.id:014x}", as_of_ms, tally.late, tally.lost, arms)
+    return ExperimentReport(experiment.name, f"{experiment.id:014x}", as_of_ms, tally.late, tally.short, arms)
 
 
 def _counts(sums: Float64Array) -> dict[str, int]:

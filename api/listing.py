@@ -12,7 +12,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from agents import feedback
 from agents.app import HeadraceApp
 from api.cache import ListCache
 from api.cursor import encode_cursor
@@ -27,7 +26,6 @@ from state.errors import StateError
 from state.experiment import Arm
 from state.lists import PersonalList, Wish, list_inputs, personal_list
 from state.prediction import INPUT_NAMES
-from state.shard import Shard
 from state.stages import Stages
 from topics import specs
 from topics.partitions import partition_of
@@ -90,7 +88,7 @@ class Listing:
         if found is None:
             raise unavailable("state is being recovered")
         body = msgspec.json.encode(found.answer)
-        if user_id is not None and found.step == "owner" and _is_plain(asked):
+        if user_id is not None and found.step == "owner" and _is_plain(asked, arm):
             self._cache.put(user_id, body)
         ask.stages.mark("encode")
         for stage, seconds in ask.stages.seconds:
@@ -125,7 +123,7 @@ class Listing:
         shard = None if ask.partition is None else app.engine.shards[ask.partition]
         recommendation_id = uuid.uuid4().hex
         if shard is not None and found.served:
-            self._log(ask, shard, recommendation_id, found)
+            self._log(ask, recommendation_id, found)
             ask.stages.mark("log")
         offset = 0 if shard is None else shard.next.get(specs.INTERACTIONS, 0)
         return self._rendered(ask, found, recommendation_id, found.source, offset)
@@ -180,17 +178,16 @@ class Listing:
             arm=None if ask.arm is None else ask.arm.name,
         )
 
-    def _log(self, ask: Ask, shard: Shard, recommendation_id: str, found: PersonalList) -> None:
+    def _log(self, ask: Ask, recommendation_id: str, found: PersonalList) -> None:
         """Say in the log what was served, and what was known of it: what follows is learned from, and counted for the arm."""
         engine, served, user_id = self._app.engine, found.served, ask.asked.user_id or ""
         rows = np.array([place.row for place in served[:MAX_PLACES]], np.int32)
         inputs = list_inputs(engine, found.context, rows, found.candidates)
         video_ids = engine.replica.ids_of(rows.tolist())
         explored = [number for number, place in enumerate(served) if place.explores]
-        at_ms, first, experiment = _now_ms(), ask.wish.before, engine.options.experiment
-        feedback.hand_out(engine, shard, user_id.encode(), recommendation_id, at_ms, rows, inputs, first)
+        experiment = engine.options.experiment
         value = encode_list(
-            recommendation_id, at_ms, found.source, video_ids, explored, INPUT_NAMES, inputs, first=first,
+            recommendation_id, _now_ms(), found.source, video_ids, explored, INPUT_NAMES, inputs, first=ask.wish.before,
             arm="" if ask.arm is None else ask.arm.name, experiment=0 if experiment is None else experiment.id,
         )  # fmt: skip
         self._writer.write_behind(specs.RECOMMENDATIONS, user_id, value)
@@ -200,11 +197,11 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _is_plain(asked: ListRequest) -> bool:
+def _is_plain(asked: ListRequest, arm: Arm | None) -> bool:
     """Whether the list is good for whoever asks for the user's list next: nothing special was asked, and it is long enough."""
-    plain = ListRequest(
-        user_id=asked.user_id, n=asked.n, scenario=asked.scenario, min_offset=asked.min_offset, wait_ms=asked.wait_ms
-    )
+    fields = {name: getattr(asked, name) for name in ("user_id", "n", "scenario", "min_offset", "wait_ms")}
+    # What the arm asks for, it asks for with all of the user's lists.
+    plain = msgspec.convert({**({} if arm is None else arm.preset), **fields}, ListRequest)
     return asked.n >= DEFAULT_N and asked == plain
 
 

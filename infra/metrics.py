@@ -256,10 +256,10 @@ EXPERIMENT_PROBABILITY = Gauge(
     ["arm", "figure"],
     registry=REGISTRY,
 )
-EXPERIMENT_LEFT_OUT = Gauge(
-    "headrace_experiment_lists_left_out",
-    "Lists of an experiment that do not count, of all shards: late (read after what could have followed them), lost (their worker left"
-    " before all that could follow them had come)",
+EXPERIMENT_INCOMPLETE = Gauge(
+    "headrace_experiment_lists_incomplete",
+    "Lists of an experiment, of all shards, that do not count as they were read long after what could have followed them (late), or"
+    " that count with what had followed them when their worker ended (short)",
     ["reason"],
     registry=REGISTRY,
 )

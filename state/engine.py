@@ -28,6 +28,7 @@ from state.exploration import EXPLORATION, Exploration
 from state.index import ItemIndex
 from state.objective import Objective
 from state.quota import Quota
+from state.recent_events import RecentEvents
 from state.replica import Replica
 from state.search import Search
 from state.segments import segments_of
@@ -174,8 +175,10 @@ class Engine:
         for model in self.shared.values():
             model.put(shard.partition, np.zeros_like(model.part(shard.partition)))
         self._load_items(shard)
-        if self.tally is not None and self.tally.recover(shard.partition):
-            shard.taught.add(rows.TALLY_KEY)
+        if self.tally is not None:
+            shard.recent = RecentEvents()
+            if self.tally.recover(shard.partition):
+                shard.taught.add(rows.TALLY_KEY)
         self.exploration.recall(self.replica.rows_in(shard.partition))
         # The clock goes on where the shard's last owner had it; what its rows say is for rows without a cut.
         self.replica.stream_ms = max(clock_ms, shard.clock_ms)

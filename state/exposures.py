@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from online_models.heads import HEADS
-from state.tally import Followed
+from state.tally import Followed, Said
 from state.types import BoolArray, Float32Array, Float64Array, UInt64Array
 
 #: How long an exposure is waited for, in the stream's own time: a like comes while a video plays or soon after.
@@ -90,14 +90,13 @@ class ServedList:
     Attributes
     ----------
     at_ms : when it was served
-    arrived_ms : when the log had it, by the broker's clock; until its record is read, as `at_ms`
+    arrived_ms : when the log had it, by the broker's clock
     codes : uint64, shape (n,); hashes of its videos, best first
     inputs : float32, shape (n, 44); as `online_models.heads` made them for serving; None if they were not logged
     engaged : bool, shape (n,); something but an impression followed
     impressions : whether the client says what it shows
     first : places before it, in earlier pages
     followed : what the experiment's tally knows of it; None where it is in none
-    awaits : id of the answer whose record is still to be read, where this process has served it; else empty
     """
 
     at_ms: int
@@ -108,12 +107,24 @@ class ServedList:
     impressions: bool = False
     first: int = 0
     followed: Followed | None = None
-    awaits: str = ""
+
+    def was_there(self, at_ms: int) -> bool:
+        """Whether the user can have had it before them at `at_ms`."""
+        return -SKEW_MS <= at_ms - self.at_ms <= LIST_WINDOW_MS
 
     def place_of(self, code: int) -> int:
         """Where the video stands, -1 if it does not."""
         found = np.flatnonzero(self.codes == np.uint64(code))
         return int(found[0]) if len(found) else -1
+
+    def note(self, place: int, said: Said) -> None:
+        """Note what an event says of one of the places."""
+        if said.shown:
+            self.impressions = True
+        else:
+            self.engaged[place] = True
+        if self.followed is not None:
+            self.followed.add(place, said)
 
 
 class ServedLists:
@@ -122,7 +133,6 @@ class ServedLists:
     def __init__(self) -> None:
         self._of_user: dict[bytes, deque[ServedList]] = {}
         self._order: deque[tuple[bytes, ServedList]] = deque()
-        self._awaited: dict[str, ServedList] = {}
 
     def __len__(self) -> int:
         return len(self._order)
@@ -132,15 +142,6 @@ class ServedLists:
         held = self._of_user.setdefault(key, deque(maxlen=LISTS_A_USER))
         held.append(served)
         self._order.append((key, served))
-        if served.awaits:
-            self._awaited[served.awaits] = served
-
-    def claim(self, recommendation_id: str) -> ServedList | None:
-        """The list of this answer, if this process has served it and its record was not read before."""
-        served = self._awaited.pop(recommendation_id, None)
-        if served is not None:
-            served.awaits = ""
-        return served
 
     def has(self, key: bytes) -> bool:
         """Whether the user with this id has any list."""
@@ -158,7 +159,7 @@ class ServedLists:
         """The user's latest list that has the video and was before them at `at_ms`, and its place there."""
         for served in reversed(self._of_user.get(key, ())):
             # Where all is read anew, lists may come long before the events that followed them, and after.
-            if not -SKEW_MS <= at_ms - served.at_ms <= LIST_WINDOW_MS:
+            if not served.was_there(at_ms):
                 continue
             place = served.place_of(code)
             if place >= 0:
@@ -178,7 +179,6 @@ class ServedLists:
             if served.arrived_ms >= now_ms - LIST_WINDOW_MS and len(self._order) <= LISTS:
                 return
             self._order.popleft()
-            self._awaited.pop(served.awaits, None)
             held = self._of_user.get(key)
             # One that newer lists have pushed out is not there any more.
             if held is not None and held[0] is served:

@@ -14,9 +14,11 @@ from online_models.parts import Shared
 from state import rows
 from state.errors import StateFull
 from state.exposures import Exposures, ServedLists
+from state.held_lists import HeldLists
 from state.marks import Changed, Marks
 from state.pending import Pending
 from state.quota import Quota
+from state.recent_events import RecentEvents
 from state.replica import Replica
 from state.rows import Cut
 from state.store import Row, Store
@@ -81,6 +83,9 @@ class Shard:
         #: What was shown and is waited for; lost with the process, as lessons are samples.
         self.exposures = Exposures()
         self.served = ServedLists()
+        self.held_lists = HeldLists()
+        #: Where lists are counted; the engine sets it.
+        self.recent: RecentEvents | None = None
         self.dirty_users = Marks()
         self.dirty_items = Changed()
         self.dirty_neighbours = Changed()

@@ -1,9 +1,9 @@
 """The tally of an experiment: what followed the lists of each arm, summed by buckets of users.
 
 Flows in: lists as they become known, and what follows them. Flows out: sums by arm, bucket and measure, of all shards. Always holds:
-each list counts once, from when it is known, with what has followed it so far; whoever takes a shard over takes back the lists that
-were still waited for, whose followers they cannot tell. So what is counted has been watched for as long as any list is, and a restart
-loses lists, of all arms alike, and not what followed them.
+each list counts once, from when it is known, with what has followed it so far. What is waited for is in memory only: a list that was
+before its user when its worker ended keeps what had followed it by then, gets no more, and is counted as cut short. That is alike in
+all arms.
 
 A shard's part is a row of its items changelog, as those of the ranker and the heads: it is exact with the shard's cut, and every
 worker reads those of all shards. It names the experiment; what another one has counted is nothing here. All numbers are whole, so
@@ -12,12 +12,13 @@ sums and differences are exact.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
 from state.experiment import BUCKETS, Experiment
-from state.types import BoolArray, Float64Array, Int64Array
+from state.types import Float64Array, Int16Array, Int64Array
 
 MEASURES = ("lists", "hits", "shown", "clicks", "positives", "watch_ms")
 """What is summed.
@@ -31,9 +32,19 @@ LISTS = MEASURES.index("lists")
 WATCH = MEASURES.index("watch_ms")
 #: One watch counts no more than four hours: a single broken clock would outweigh an arm.
 LONGEST_MS = 4 * 3_600_000
-#: In front of a part: the experiment, lists that came too late to be watched, lists that were given up.
+#: In front of a part: the experiment, and how many lists came too late to be watched and were cut short. How many of each arm's are
+#: waited for follows, then the sums.
 _HEAD = 3
-_LATE, _LOST = 1, 2
+_LATE, _SHORT = 1, 2
+
+
+class Said(NamedTuple):
+    """What an event says of a video in a list: that it was `shown`, and nothing else, or the rest; NaN seconds are none."""
+
+    shown: bool = False
+    clicked: bool = False
+    liked: bool = False
+    watch_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -43,44 +54,52 @@ class Followed:
     Attributes
     ----------
     arm, bucket : where it counts
-    says : whether the client says what it shows
-    shown, clicked, liked : bool, shape (n,); of its places
+    sends : whether the client is known to say what it shows
+    shown, clicked, liked : int16, shape (n,); how many events said so of each place
     watch_ms : time that its videos were watched
     counted : float64, shape (6,); what of it is in the tally, in the order of `MEASURES`
     """
 
     arm: int
     bucket: int
-    says: bool
-    shown: BoolArray
-    clicked: BoolArray
-    liked: BoolArray
+    sends: bool
+    shown: Int16Array
+    clicked: Int16Array
+    liked: Int16Array
     watch_ms: int = 0
     counted: Float64Array = field(default_factory=lambda: np.zeros(len(MEASURES)))
 
     @classmethod
-    def of(cls, arm: int, bucket: int, places: int, says: bool) -> "Followed":
+    def of(cls, arm: int, bucket: int, places: int, sends: bool) -> "Followed":
         """Nothing yet."""
-        shown, clicked, liked = np.zeros((3, places), np.bool_)
-        return cls(arm, bucket, says, shown, clicked, liked)
+        shown, clicked, liked = np.zeros((3, places), np.int16)
+        return cls(arm, bucket, sends, shown, clicked, liked)
 
-    def saw(self, place: int) -> None:
-        """The video at `place` was shown."""
-        self.says = True
-        self.shown[place] = True
-
-    def did(self, place: int, clicked: bool, liked: bool, watch_seconds: float) -> None:
-        """Something else followed; NaN seconds are none."""
-        self.clicked[place] |= clicked or liked
-        self.liked[place] |= liked
-        if watch_seconds > 0.0:
-            self.watch_ms += int(min(watch_seconds * 1000.0, LONGEST_MS))
+    def add(self, place: int, said: Said, times: int = 1) -> None:
+        """An event said something of the video at `place`; -1 times takes it back."""
+        if said.shown:
+            self.shown[place] += times
+            return
+        self.clicked[place] += times * (said.clicked or said.liked)
+        self.liked[place] += times * said.liked
+        if said.watch_seconds > 0.0:
+            self.watch_ms += times * round(min(said.watch_seconds * 1000.0, LONGEST_MS))
 
     def measures(self) -> Float64Array:
         """What it counts now; float64, shape (6,)."""
-        clicks = int(self.clicked.sum())
-        shown = int((self.shown | self.clicked).sum()) if self.says else len(self.shown)
-        return np.array([1, clicks > 0, shown, clicks, self.liked.sum(), self.watch_ms], np.float64)
+        clicked, shown = self.clicked > 0, self.shown > 0
+        says = self.sends or bool(shown.any())
+        return np.array(
+            [
+                1,
+                clicked.any(),
+                (shown | clicked).sum() if says else len(shown),
+                clicked.sum(),
+                (self.liked > 0).sum(),
+                self.watch_ms,
+            ],
+            np.float64,
+        )
 
 
 class Tally:
@@ -89,7 +108,8 @@ class Tally:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self._shape = len(experiment.arms), BUCKETS, len(MEASURES)
-        self._size = _HEAD + 2 * int(np.prod(self._shape))
+        self._sums_at = _HEAD + len(experiment.arms)
+        self._size = self._sums_at + int(np.prod(self._shape))
         meaning = f"{experiment.id} {BUCKETS} {MEASURES}"
         #: Names the experiment and what its numbers mean, below 2**53: a float64 holds it.
         self.id = float((xxhash.xxh3_64_intdigest(meaning.encode()) >> 11) or 1)
@@ -102,10 +122,13 @@ class Tally:
             part[0] = self.id
         return part
 
-    def _counts(self, part: Float64Array) -> tuple[Float64Array, Float64Array]:
-        """Views of a part: of all its lists, and of those that are waited for."""
-        every, waiting = np.split(part[_HEAD:], 2)
-        return every.reshape(self._shape), waiting.reshape(self._shape)
+    def _sums(self, part: Float64Array) -> Float64Array:
+        """A view of a part's sums."""
+        return part[self._sums_at :].reshape(self._shape)
+
+    def _waiting(self, part: Float64Array) -> Float64Array:
+        """A view of how many lists of each arm are waited for."""
+        return part[_HEAD : self._sums_at]
 
     def part(self, number: int) -> Float64Array:
         """Copy of a shard's part, float64, one-dimensional."""
@@ -121,33 +144,28 @@ class Tally:
         return sound
 
     def recover(self, number: int) -> bool:
-        """Take back the lists of a shard that its last owner was waiting for; whether there were any."""
+        """Nobody waits any more for what follows the lists that a shard's last owner was waiting for; whether there were any."""
         part = self._own(number)
-        every, waiting = self._counts(part)
-        lost = float(waiting[..., LISTS].sum())
-        every -= waiting
+        waiting = self._waiting(part)
+        short = float(waiting.sum())
+        part[_SHORT] += short
         waiting[:] = 0.0
-        part[_LOST] += lost
-        return lost > 0.0
+        return short > 0.0
+
+    def open(self, number: int, followed: Followed) -> None:
+        """Count a list of a shard with what has followed it, and wait for more."""
+        self._waiting(self._own(number))[followed.arm] += 1.0
+        self.count(number, followed)
 
     def count(self, number: int, followed: Followed) -> None:
-        """Count a list of a shard, or what has followed it since it was counted last."""
+        """Count what has followed a list since it was counted last."""
         measures = followed.measures()
-        for counts in self._counts(self._own(number)):
-            counts[followed.arm, followed.bucket] += measures - followed.counted
+        self._sums(self._own(number))[followed.arm, followed.bucket] += measures - followed.counted
         followed.counted = measures
 
     def close(self, number: int, followed: Followed) -> None:
         """What has followed a list is all that counts."""
-        _, waiting = self._counts(self._own(number))
-        waiting[followed.arm, followed.bucket] -= followed.counted
-
-    def give_up(self, number: int, followed: Followed) -> None:
-        """Take a list back."""
-        part = self._own(number)
-        for counts in self._counts(part):
-            counts[followed.arm, followed.bucket] -= followed.counted
-        part[_LOST] += 1.0
+        self._waiting(self._own(number))[followed.arm] -= 1.0
 
     def miss(self, number: int) -> None:
         """A list came when what could have followed it had been read."""
@@ -155,17 +173,16 @@ class Tally:
 
     def sums(self, numbers: Iterable[int] | None = None) -> Float64Array:
         """Sums over shards, all that are known unless told; float64, shape (arms, BUCKETS, measures)."""
-        known = self._parts if numbers is None else {number: self._own(number) for number in numbers}
         total = np.zeros(self._shape)
-        for part in known.values():
-            total += self._counts(part)[0]
+        for part in self._parts.values() if numbers is None else [self._own(number) for number in numbers]:
+            total += self._sums(part)
         return total
 
     def waiting(self) -> Int64Array:
         """Lists of each arm that are waited for, in all shards; int64, shape (arms,)."""
         total = np.zeros(self._shape[0])
         for part in self._parts.values():
-            total += self._counts(part)[1][..., LISTS].sum(axis=1)
+            total += self._waiting(part)
         return total.astype(np.int64)
 
     @property
@@ -174,6 +191,6 @@ class Tally:
         return int(sum(part[_LATE] for part in self._parts.values()))
 
     @property
-    def lost(self) -> int:
-        """Lists of all shards that were given up."""
-        return int(sum(part[_LOST] for part in self._parts.values()))
+    def short(self) -> int:
+        """Lists of all shards whose worker ended before all that could follow them had come."""
+        return int(sum(part[_SHORT] for part in self._parts.values()))

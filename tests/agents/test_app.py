@@ -12,11 +12,13 @@ from agents.worker import create_app
 from infra import metrics
 from infra.settings import Settings
 from state.engine import Engine
+from state.prediction import INPUT_NAMES
 from state.rows import CUT_KEY, Cut, decode_cut
 from state.shard import Shard
 from state.store import MemoryStore
-from tests.agents.world import Record, World, liked, world
-from topics.specs import INTERACTIONS
+from tests.agents.world import NOW_MS, Record, World, liked, world
+from topics.recommendations import encode_list
+from topics.specs import INTERACTIONS, RECOMMENDATIONS
 
 
 class ListWriter:
@@ -216,3 +218,38 @@ def test_a_version_that_is_built_measures_nothing(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     app = create_app(Settings(home=tmp_path, partitions=2), "127.0.0.1:1", until={})
     assert app.scorer.budget.share == 0.0
+
+
+async def test_lists_wait_for_the_events_before_them_and_for_no_others(
+    state: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build(state, tmp_path, monkeypatch)
+    await app.take_over({0, 1})
+    everything = False
+    monkeypatch.setattr(HeadraceApp, "_has_all", lambda _app, _partition: everything)
+    user = next(user for user in (f"user{n}" for n in range(99)) if state.partition_of(user) == 0)
+    for number in range(9):
+        state.arrival_ms = NOW_MS + 1_000 * number
+        state.send(liked(user, f"video{number}", number, event="view", at_ms=state.arrival_ms))
+        state.arrival_ms += 1
+        value = encode_list("r", state.arrival_ms, "owner", ["video1"], [], INPUT_NAMES, None)
+        state.append(RECOMMENDATIONS, 0, user.encode(), value)
+    shard, lists, events = app.engine.shards[0], state.log(RECOMMENDATIONS, 0), state.log(INTERACTIONS, 0)
+    await app.apply(RECOMMENDATIONS, 0, lists[:5])
+    assert len(shard.served) == 0
+    assert shard.next.get(RECOMMENDATIONS, 0) == 0, "what is held is not in the cut"
+    await app.apply(INTERACTIONS, 0, events[:3])
+    assert shard.next[RECOMMENDATIONS] == lists[1].offset + 1
+    # Fetched once more, as after a rebalance.
+    await app.apply(RECOMMENDATIONS, 0, lists)
+    await app.apply(INTERACTIONS, 0, events[3:8])
+    assert shard.next[RECOMMENDATIONS] == lists[6].offset + 1
+    assert app.engine.exposures["listed"] == 7
+    # Nothing before the others is waiting: they need no event that follows them.
+    await app.apply(INTERACTIONS, 0, events[8:])
+    everything = True
+    reading = asyncio.create_task(app.keep_reading_lists())
+    await asyncio.sleep(5 * app_module.LISTS_PAUSE_S)
+    reading.cancel()
+    assert app.engine.exposures["listed"] == 9
+    assert shard.arrived_ms == lists[-1].timestamp

@@ -2,8 +2,7 @@
 
 import random
 from collections import Counter, deque
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -11,10 +10,10 @@ import numpy as np
 import pytest
 
 from agents import feedback
-from agents.feedback import LATE_MS
+from agents.tallying import LATE_MS, RACE_MS
 from api.requests import ListRequest
 from online_models.heads import INPUTS
-from state import exposures, rows
+from state import recent_events, rows
 from state.engine import EngineOptions
 from state.experiment import Arm, Experiment
 from state.exposures import LIST_WINDOW_MS, LISTS_A_USER
@@ -60,9 +59,7 @@ def wanted(user: str, experiment: Experiment | None, **fields: object) -> tuple[
     return msgspec.convert({**preset, "user_id": user, **fields}, ListRequest), arm
 
 
-def serve(
-    state: World, user: str, at_ms: int, n: int = 8, recommendation_id: str = "r", changed: Mapping[str, object] = {}
-) -> list[str]:
+def serve(state: World, user: str, at_ms: int, n: int = 8, changed: Mapping[str, object] = {}) -> list[str]:
     """Serve a list and log it, if there is anything in it, as the API does; nobody has read it yet."""
     experiment = state.options.experiment
     asked, arm = wanted(user, experiment, n=n)
@@ -74,7 +71,7 @@ def serve(
     fields: dict[str, object] = {
         "arm": "" if arm is None else arm.name, "experiment": 0 if experiment is None else experiment.id, **changed
     }  # fmt: skip
-    value = encode_list(recommendation_id, at_ms, "owner", videos, [], INPUT_NAMES, None, **fields)  # type: ignore[arg-type]
+    value = encode_list("r", at_ms, "owner", videos, [], INPUT_NAMES, None, **fields)  # type: ignore[arg-type]
     state.append(RECOMMENDATIONS, partition, user.encode(), value)
     return videos
 
@@ -107,20 +104,26 @@ class Plain:
         )  # fmt: skip
 
 
-def recount(state: World) -> dict[tuple[int, int], Plain]:
-    """All lists of the logs with what followed them, by partition and offset; no code is shared with the worker."""
+#: Of each kill: where the logs of lists and of events were committed, by partition.
+Cuts = Sequence[Mapping[int, tuple[int, int]]]
+
+
+def recount(state: World, cuts: Cuts = ()) -> dict[tuple[int, int], Plain]:
+    """All lists of the logs with what followed them in the same life, by partition and offset; no code is shared with the worker."""
     found: dict[tuple[int, int], Plain] = {}
     for partition in state.partitions:
         lists = [(r.timestamp, 0, r.offset, r) for r in state.log(RECOMMENDATIONS, partition)]
         events = [(r.timestamp, 1, r.offset, r) for r in state.log(INTERACTIONS, partition)]
-        latest: dict[str, deque[Plain]] = {}
+        latest: dict[tuple[str, int], deque[Plain]] = {}
         known: set[tuple[str, str]] = set()
         sends: set[str] = set()
         for _, is_event, offset, record in sorted(lists + events, key=lambda entry: entry[:3]):
+            # A record belongs to the life that has committed it.
+            life = sum(offset >= cut[partition][is_event] for cut in cuts)
             if not is_event:
                 key, listed = decode_list(record.key, record.value)
                 served = Plain(listed, key.decode(), key.decode() in sends)
-                latest.setdefault(key.decode(), deque(maxlen=LISTS_A_USER)).append(served)
+                latest.setdefault((key.decode(), life), deque(maxlen=LISTS_A_USER)).append(served)
                 found[partition, offset] = served
                 continue
             event = decode_value(record.value or b"")
@@ -129,7 +132,7 @@ def recount(state: World) -> dict[tuple[int, int], Plain]:
             known.add((event.user_id, event.event_id))
             if event.event == "impression":
                 sends.add(event.user_id)
-            for served in reversed(latest.get(event.user_id, deque())):
+            for served in reversed(latest.get((event.user_id, life), deque())):
                 within = -60_000 <= event.at_ms - served.listed.at_ms <= 1_800_000
                 if within and event.video_id in served.listed.video_ids:
                     note(served, event)
@@ -158,11 +161,11 @@ def note(served: Plain, event: Interaction) -> None:
         served.watch_ms += int((seconds or 0.0) * 1000)
 
 
-def expected(state: World, lost: AbstractSet[tuple[int, int]] = frozenset()) -> dict[str, Counter[str]]:
-    """By arm, of lists that are not lost."""
+def expected(state: World, cuts: Cuts = ()) -> dict[str, Counter[str]]:
+    """By arm."""
     found: dict[str, Counter[str]] = {arm.name: Counter(dict.fromkeys(MEASURES, 0)) for arm in MIX.arms}
-    for place, served in recount(state).items():
-        if served.listed.experiment == MIX.id and served.listed.arm in found and place not in lost:
+    for served in recount(state, cuts).values():
+        if served.listed.experiment == MIX.id and served.listed.arm in found:
             found[served.listed.arm].update(served.measures())
     return found
 
@@ -234,47 +237,44 @@ def test_what_is_counted_is_what_a_recount_of_the_logs_finds(seed: int) -> None:
     assert found == plain
     assert sum(arm["lists"] for arm in found.values()) > 200
     assert all(arm[name] for arm in found.values() for name in MEASURES), "too little happened"
-    assert tally_of(state).late == tally_of(state).lost == 0
+    assert tally_of(state).late == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_kills_lose_lists_that_were_waited_for_and_count_nothing_twice(seed: int) -> None:
+def test_kills_count_nothing_twice_and_keep_what_was_committed(seed: int) -> None:
     state = shop()
     audience = Audience(state, seed)
-    #: Lists that are waited for in what is committed, and those that a kill has so lost.
-    committed: dict[int, set[tuple[int, int]]] = {}
-    lost: set[tuple[int, int]] = set()
-    kills = 0
+    cuts: list[dict[int, tuple[int, int]]] = []
     for _ in range(300):
         audience.act()
         for partition in state.partitions:
             in_order(state, partition, audience.random.randrange(8))
             if audience.random.random() < 0.3:
                 state.checkpoint(partition)
-                held = state.engine.shards[partition].served._order
-                arrivals = {served.arrived_ms for _, served in held if served.followed is not None}
-                at = [r.offset for r in state.log(RECOMMENDATIONS, partition) if r.timestamp in arrivals]
-                committed[partition] = {(partition, offset) for offset in at}
         if audience.random.random() < 0.03:
-            kills += 1
             state.restart()
-            for waiting in committed.values():
-                lost |= waiting
-            committed.clear()
+            cuts.append({partition: committed(state, partition) for partition in state.partitions})
     for partition in state.partitions:
         in_order(state, partition)
-    assert kills > 3
-    assert lost
-    assert tally_of(state).lost == len(lost)
-    assert counted(state) == expected(state, lost)
+    assert len(cuts) > 3
+    assert counted(state) == expected(state, cuts)
+    without_kills = expected(state)
+    assert sum(arm["lists"] for arm in without_kills.values()) == sum(arm["lists"] for arm in counted(state).values())
+    assert sum((without_kills[arm] - found).total() for arm, found in counted(state).items()) > 0
     state.settle()
-    waiting = tally_of(state).waiting().sum()
-    before = counted(state)
+    short, waiting, before = tally_of(state).short, int(tally_of(state).waiting().sum()), counted(state)
+    assert short > 0
+    assert waiting > 0
     state.restart()
-    assert tally_of(state).lost == len(lost) + waiting
-    after = counted(state)
-    assert sum(arm["lists"] for arm in after.values()) == sum(arm["lists"] for arm in before.values()) - waiting
+    assert tally_of(state).short == short + waiting
     assert tally_of(state).waiting().sum() == 0
+    assert counted(state) == before
+
+
+def committed(state: World, partition: int) -> tuple[int, int]:
+    """Where the shard has just gone on, in the log of lists and in that of events."""
+    following = state.engine.shards[partition].next
+    return following.get(RECOMMENDATIONS, 0), following.get(INTERACTIONS, 0)
 
 
 def in_order(state: World, partition: int, most: int = 1_000) -> None:
@@ -308,10 +308,10 @@ def test_what_is_counted_outlives_the_process_and_reaches_other_workers() -> Non
     audience.state.arrival_ms = audience.at_ms
     over(state)
     assert tally_of(state).waiting().sum() == 0
-    before, late_lost = counted(state), (tally_of(state).late, tally_of(state).lost)
+    before = counted(state)
     state.restart()
     assert counted(state) == before
-    assert (tally_of(state).late, tally_of(state).lost) == late_lost
+    assert (tally_of(state).late, tally_of(state).short) == (0, 0)
     other = shop()
     for partition in state.partitions:
         row = state.stores[partition][1].get(rows.TALLY_KEY)
@@ -360,92 +360,110 @@ def test_lists_of_no_arm_and_of_another_experiment_are_read_and_not_counted() ->
         state.settle()
     assert state.engine.exposures["listed"] == 4
     assert not tally_of(state).sums().any()
-    assert (tally_of(state).late, tally_of(state).lost) == (0, 0)
+    assert tally_of(state).late == 0
 
 
-def test_a_list_that_comes_when_its_events_have_been_read_is_named_and_not_counted() -> None:
+def test_a_list_whose_events_may_be_forgotten_is_named_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_events, "CAPACITY", 8)
     state = shop()
     [user] = users_of("control", 1)
     partition = state.partition_of(user)
-    for number, behind_ms in enumerate((LATE_MS, LATE_MS + 1)):
+    number = 0
+    for late, kept_from_ms in enumerate((LATE_MS, LATE_MS + 1)):
         serve(state, user, state.arrival_ms)
-        state.arrival_ms += behind_ms
-        state.send(Interaction(f"n{number}", user, "video1", "view", state.arrival_ms))
+        state.arrival_ms += kept_from_ms
+        for _ in range(8):
+            number += 1
+            state.send(Interaction(f"n{number}", user, "video1", "view", state.arrival_ms))
         state.step(INTERACTIONS, partition)
         state.step(RECOMMENDATIONS, partition)
         assert tally_of(state).sums().sum(axis=(0, 1))[0] == 1
-        assert tally_of(state).late == number
+        assert tally_of(state).late == late
 
 
-def handed_out(state: World, user: str, number: int) -> list[str]:
-    """A list that this process serves and waits for at once; its record is in the log, and nobody has read it."""
-    partition = state.partition_of(user)
-    listed = serve(state, user, state.arrival_ms, recommendation_id=f"r{number}")
-    rows_ = state.engine.replica.rows_of(listed)
-    inputs = np.zeros((len(listed), len(INPUTS)), np.float32)
-    shard = state.engine.shards[partition]
-    feedback.hand_out(state.engine, shard, user.encode(), f"r{number}", state.arrival_ms, rows_, inputs, 0)
-    return listed
-
-
-def test_what_follows_a_list_at_once_counts_once_its_record_is_read() -> None:
+def test_what_comes_faster_than_the_record_of_its_list_counts() -> None:
     state = shop()
     [user] = users_of("control", 1)
     partition = state.partition_of(user)
-    listed = handed_out(state, user, 1)
+    state.send(Interaction("before", user, "video1", "view", state.arrival_ms - 200))
+    state.arrival_ms += 200
+    served_ms = state.arrival_ms
+    listed = serve(state, user, served_ms)
     state.arrival_ms += 5
-    state.send(Interaction("quick", user, listed[1], "like", state.arrival_ms))
+    for number, (video, kind) in enumerate(((1, "like"), (0, "impression"), (1, "like"))):
+        state.send(Interaction(f"quick{number}", user, listed[video], kind, state.arrival_ms))  # type: ignore[arg-type]
     state.step(INTERACTIONS, partition)
-    assert not tally_of(state).sums().any(), "nobody else could know of it"
     state.step(RECOMMENDATIONS, partition)
-    assert counted(state) == expected(state)
-    assert counted(state)["control"]["positives"] == 1
-    assert len(state.engine.shards[partition].served) == 1
-    state.send(Interaction("later", user, listed[0], "view", state.arrival_ms + 1))
+    found = counted(state)["control"]
+    assert found == Counter(lists=1, hits=1, shown=2, clicks=1, positives=1, watch_ms=0)
+    # An event belongs to one list.
+    state.arrival_ms += 5
+    serve(state, user, served_ms + 5)
+    state.step(RECOMMENDATIONS, partition)
+    assert counted(state)["control"] == Counter(found) + Counter(lists=1)
+    # Nothing of before it is what followed a list.
+    assert tally_of(state).late == 0
+
+
+def test_an_event_of_just_before_a_list_stays_with_the_older_one_that_it_followed() -> None:
+    state = shop()
+    [user] = users_of("control", 1)
+    partition = state.partition_of(user)
+    older = serve(state, user, state.arrival_ms)
     state.settle()
-    assert counted(state) == expected(state)
-    assert state.engine.exposures["listed"] == 1
-    # Read anew by a process that has not served it, as after a kill, it is a list like any other.
+    state.arrival_ms += 5_000
+    state.send(Interaction("seen", user, older[0], "impression", state.arrival_ms))
+    state.step(INTERACTIONS, partition)
+    state.arrival_ms += RACE_MS // 2
+    newer = serve(state, user, state.arrival_ms)
+    assert older[0] in newer
+    state.step(RECOMMENDATIONS, partition)
+    [first, second] = [served.followed for _, served in state.engine.shards[partition].served._order]
+    assert first is not None
+    assert second is not None
+    assert (first.shown.sum(), second.shown.sum()) == (1, 0)
+    # What came after it, and seemed to have followed the older one, is the newer one's.
+    state.send(Interaction("again", user, older[0], "like", state.arrival_ms + 1))
+    state.step(INTERACTIONS, partition)
+    assert (first.liked.sum(), second.liked.sum()) == (0, 1)
+
+
+def test_what_follows_a_list_after_a_checkpoint_is_in_the_next() -> None:
+    state = shop()
+    [user] = users_of("control", 1)
+    listed = serve(state, user, state.arrival_ms)
+    state.settle()
+    state.send(Interaction("later", user, listed[0], "like", state.arrival_ms + 1))
+    state.settle()
+    before = counted(state)
+    assert before["control"]["positives"] == 1
+    state.restart()
+    assert counted(state) == before
+
+
+@pytest.mark.parametrize("most", [1, 20, 1_000])
+def test_a_log_that_is_read_anew_counts_alike(most: int) -> None:
+    """Events by the chunk, then the lists that came before the last of them, as the worker reads them."""
+    state = shop()
+    audience = Audience(state, 3)
+    for _ in range(250):
+        audience.act()
+        for partition in state.partitions:
+            in_order(state, partition)
+    in_time = counted(state)
     state.stores.clear()
     state.restart()
-    for each in state.partitions:
-        in_order(state, each)
-    assert counted(state) == expected(state)
-
-
-def test_a_list_whose_record_is_lost_counts_nothing() -> None:
-    state = shop()
-    [user] = users_of("control", 1)
-    listed = handed_out(state, user, 1)
-    state.log(RECOMMENDATIONS, state.partition_of(user)).clear()
-    state.arrival_ms += 5
-    state.send(Interaction("quick", user, listed[1], "like", state.arrival_ms))
-    state.settle()
-    over(state)
-    over(state)
-    assert not tally_of(state).sums().any()
-    assert (tally_of(state).late, tally_of(state).lost) == (0, 0)
-    assert not len(state.engine.shards[state.partition_of(user)].served)
-
-
-def test_lists_that_make_room_before_anything_could_follow_them_are_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposures, "LISTS", 10)
-    state = shop(partitions=1)
-    state.arrival_ms += 1_000
-    for n in range(25):
-        serve(state, f"user{n}", state.arrival_ms)
-    state.step(RECOMMENDATIONS, 0)
-    assert tally_of(state).lost == 15
-    assert tally_of(state).sums().sum(axis=(0, 1))[0] == 10
-    # Those that had a chance stay.
-    state.arrival_ms += 5_000
-    state.send(Interaction("x", "user24", "video1", "view", state.arrival_ms))
-    state.settle()
-    for n in range(25):
-        serve(state, f"other{n}", state.arrival_ms)
-    state.step(RECOMMENDATIONS, 0)
-    assert tally_of(state).lost == 15
-    assert tally_of(state).sums().sum(axis=(0, 1))[0] == 35
+    for partition in state.partitions:
+        state.step("videos", partition)
+        while events := state.due(INTERACTIONS, partition)[:most]:
+            for reached_ms in (events[0].timestamp, events[-1].timestamp):
+                lists = [record for record in state.due(RECOMMENDATIONS, partition) if record.timestamp <= reached_ms]
+                state.give(RECOMMENDATIONS, partition, lists)
+                state.give(INTERACTIONS, partition, events)
+        state.step(RECOMMENDATIONS, partition)
+    assert counted(state) == in_time
+    assert sum(arm["hits"] for arm in in_time.values()) > 50
+    assert tally_of(state).late == 0
 
 
 def test_places_of_later_pages_are_told_to_the_heads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_arms_from_the_answer_to_the_figures(bootstrap: str, tmp_path: Path) -> 
         assert sum(arm[0] for arm in expected.values()) == len(USERS) + 1
         wait_for(http, expected)
         whole = report(http)
-        assert (whole["experiment"], whole["late"], whole["lost"]) == ("kinds", 0, 0)
+        assert (whole["experiment"], whole["late"], whole["short"]) == ("kinds", 0, 0)
         control, cats_ = whole["arms"]
         assert (control["name"], control["share"], control["to_control"]) == ("control", 0.5, None)
         hit_rate = cats_["figures"]["hit_rate"]
@@ -178,19 +178,23 @@ def test_arms_from_the_answer_to_the_figures(bootstrap: str, tmp_path: Path) -> 
         assert 0.0 < more["p_value"] < 1.0
         check_metrics(http, expected)
         assert waiting(http) == len(USERS) + 1
-        # Another worker joins: it knows what all shards have counted, and the lists of those that changed hands are taken back.
+        # Another worker joins, takes shards over, and then all.
         with worker(bootstrap, tmp_path / "b", file, shards=2) as (second, other):
             assert first.stop() == 0, first.log[-3000:]
             ready(second, other, 4)
+            assert counts(other) == expected
             left = report(other)
-            kept = sum(arm["lists"] for arm in left["arms"])
-            assert left["lost"] + kept == len(USERS) + 1
-            assert kept == waiting(other) == 0, "no window was over"
-            body = visit(other, 2, USERS[0])
+            assert (left["late"], left["short"]) == (0, len(USERS) + 1)
+            assert waiting(other) == 0
+            visit(other, 1_002, "visitor-of-b")
             deadline = time.monotonic() + 10
-            while counts(other)[body["arm"]][:2] != (1, 1):
-                assert time.monotonic() < deadline, counts(other)
-                time.sleep(0.05)
+            while len(logged(bootstrap)) < len(USERS) + 2:
+                assert time.monotonic() < deadline
+            wait_for(other, recount(bootstrap))
+            assert second.stop() == 0, second.log[-3000:]
+        # With an empty disk, too.
+        with worker(bootstrap, tmp_path / "c", file) as (_, third):
+            assert counts(third) == recount(bootstrap)
 
 
 def waiting(http: httpx.Client) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from api.errors import Problem
 from api.listing import Listing
 from api.requests import ListRequest
 from infra.settings import Settings
+from state.experiment import Arm, Experiment
 from tests.agents.world import World, liked, world
 from tests.api.redis_server import RedisServer
 from topics.catalog import Video
@@ -133,6 +135,24 @@ async def test_only_plain_lists_are_kept(
     await stored(server, 1)
     lose(audience, "u1")
     assert (await ask(lists, "u1"))["source"] == "replica"
+
+
+async def test_what_an_arm_asks_for_is_plain_for_its_users(
+    audience: World, tmp_path: Path, cache: ListCache, server: RedisServer
+) -> None:
+    arms = (Arm("control", 1.0), Arm("mixed", 1.0, {"diversity": 0.5, "categories": ("film",)}))
+    experiment = Experiment("mix", "salt", arms)
+    audience.engine.options = replace(audience.engine.options, experiment=experiment)
+    lists, _ = listing(audience, tmp_path, cache)
+    users = [next(user for user in USERS if experiment.arm_of(user) is arm) for arm in arms]
+    for number, (user, arm) in enumerate(zip(users, arms, strict=True), 1):
+        owned = await ask(lists, user, **arm.preset)
+        assert owned["arm"] == arm.name
+        await stored(server, number)
+    for user, arm in zip(users, arms, strict=True):
+        lose(audience, user)
+        cached = await ask(lists, user, **arm.preset)
+        assert (cached["source"], cached["arm"]) == ("cache", arm.name)
 
 
 async def test_while_state_is_recovered_the_last_list_answers_and_nobody_else(

@@ -95,21 +95,3 @@ def test_lists_are_bounded_in_all_and_a_user(monkeypatch: pytest.MonkeyPatch) ->
     assert len(list(lists.over(NOW + 10 * LIST_WINDOW_MS))) == 50
     assert len(lists) == 0
     assert not lists._of_user
-
-
-def test_a_list_that_was_served_here_is_claimed_once_and_not_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposures, "LISTS", 2)
-    lists = ServedLists()
-    for n in range(3):
-        one = served(2)
-        one.awaits = f"r{n}"
-        lists.add(b"u", one)
-        list(lists.over(NOW))
-    assert lists.claim("r0") is None, "it has made room for others"
-    assert lists.claim("never") is None
-    held = lists.claim("r1")
-    assert held is not None
-    assert not held.awaits
-    assert lists.claim("r1") is None
-    assert len(list(lists.over(NOW + 10 * LIST_WINDOW_MS))) == 2
-    assert not lists._awaited
