@@ -8,7 +8,7 @@ idle, learning_5000: `GET /v1/recommend/{user_id}` with no events coming, and wi
 Quantiles are wrk's, which count what a late answer held up; `answered_p99_ms` is of the answers alone. `owner_share` is of the
 answers that were computed from the user's live state. `learned_per_s` and what follows it is of the same seconds: where
 `worker_core_busy` is more than `worker_cpu`, others on the machine took the worker's time. `cpu_ms` is the worker's CPU time over
-the answers, learning included.
+the answers, learning included; `taken_by_others` is of all levels.
 
 backlog: events/s from a tenth to nine tenths of a backlog, alone and while 8 connections ask. It is written while the worker is
 stopped (SIGSTOP), so that it is whole when the worker reads it.
@@ -71,6 +71,8 @@ TIMED = (0.1, 0.9)
 LOOK_S = 0.05
 #: Between a probe's looks: they are requests too, and come on top of those of wrk.
 OWN_LOOK_S, HOP_LOOK_S = 0.02, 0.1
+#: Share of the worker's core up to which others on the machine do not matter.
+QUIET = 0.05
 #: Events that are there to be posted, for each second: enough not to begin anew.
 POSTED_PER_S = 30_000
 #: What is aimed at. Up to FEW videos a catalogue counts as small.
@@ -147,6 +149,12 @@ def levels(worker: WarmWorker, plan: Plan) -> Figures:
         "events_per_s": round(float(np.median(sent_per_s))),
         "load_late_ms": round(late_s * 1000),
     }
+
+
+def taken_by_others(found: Mapping[str, Any]) -> float:
+    """Share of the worker's core that others on the machine took, over all levels: with much of it, all figures are too bad."""
+    each = [level for load in ("idle", f"learning_{LEARNING}") for level in found[load].values()]
+    return round(max(0.0, float(np.mean([level["worker_core_busy"] - level["worker_cpu"] for level in each]))), 3)
 
 
 def backlogs(worker: WarmWorker, plan: Plan) -> Figures:
@@ -338,6 +346,11 @@ def catalogue(videos: int, plan: Plan, cores: tuple[int, int], told: Callable[[s
             }
             told(f"{videos:,} videos: lists")
             found |= levels(worker, plan)
+            found["taken_by_others"] = taken_by_others(found)
+            if found["taken_by_others"] > QUIET:
+                told(
+                    f"others took {found['taken_by_others']:.0%} of the worker's core: compare nothing with these figures"
+                )
             for name, phase in (("backlog", backlogs), ("freshness", freshness), ("post", post)):
                 told(f"{videos:,} videos: {name}")
                 found[name] = phase(worker, plan)

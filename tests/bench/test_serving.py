@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from bench import probing, serving, warm_worker, wrk
 from bench.rates import Sample, TooShort
-from bench.serving import combined, is_whole, middle_rate, targets, without_id
+from bench.serving import combined, is_whole, middle_rate, taken_by_others, targets, without_id
 from bench.wrk import Load, WrkFailed, quantiles_ms, read_report, uncorrected
 from ingestion.simulate import Audience
 from topics.interactions import Interaction, decode_value, encode
@@ -127,6 +127,14 @@ def test_targets_are_of_eight_connections_and_of_the_size_of_the_catalogue() -> 
         "fresh_p99_ms": False,
         "post_events_per_s": True,
     }
+
+
+def test_what_others_took_is_what_the_worker_did_not_take_of_its_core() -> None:
+    def levels(*cpu: float) -> dict[str, Any]:
+        return {f"c{n}": {"worker_core_busy": 0.9, "worker_cpu": each} for n, each in enumerate(cpu)}
+
+    assert taken_by_others({"idle": levels(0.9, 0.7), "learning_5000": levels(0.5, 0.9)}) == pytest.approx(0.15)
+    assert taken_by_others({"idle": levels(0.91), "learning_5000": levels(0.9)}) == 0.0, "clocks are not that exact"
 
 
 def test_a_post_is_whole_where_nothing_acknowledged_is_lost_and_nothing_logged_is_not_learned() -> None:
@@ -278,6 +286,7 @@ def test_a_worker_is_asked_while_it_learns(capsys: pytest.CaptureFixture[str]) -
             assert level["owner_share"] > 0.5
             assert 0 < level["p50_ms"] <= level["p95_ms"] <= level["p99_ms"]
             assert level["requests_per_s"] > 1
+    assert 0 <= found["taken_by_others"] <= 1
     assert found["idle"]["c8"]["sent_per_s"] == found["idle"]["c8"]["learned_per_s"] == 0
     assert found["learning_5000"]["c8"]["sent_per_s"] > 1_000
     assert found["learning_5000"]["c8"]["learned_per_s"] > 0
