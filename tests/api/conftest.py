@@ -1,4 +1,4 @@
-"""A real server for each test of what is in Redis: most of them kill, stall or fill it."""
+"""A real server for each test of what is in Redis: most of them kill, stall or fill it. And a broker a file."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -7,7 +7,15 @@ import pytest
 from redis.asyncio import Redis
 
 from api.redis_client import close_redis, redis_client
+from infra.embedded_kafka import EmbeddedKafka
 from tests.api.redis_server import RedisServer
+
+
+@pytest.fixture(scope="module")
+def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A broker for one file alone: all workers of a broker share its catalogue, and a list would have what other files put there."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka.bootstrap
 
 
 @pytest.fixture

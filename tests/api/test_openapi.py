@@ -15,7 +15,6 @@ from api.docs_page import page
 from api.keys import SCHEMA, KeyList, Scope
 from api.openapi import OPERATIONS, document
 from api.views import ROUTES
-from infra.embedded_kafka import EmbeddedKafka
 from tests.agents.running_worker import HOST, RunningWorker
 from tests.api.waiting import ready
 
@@ -62,13 +61,6 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     path.write_bytes(keys.encode())
     return token, path
-
-
-@pytest.fixture(scope="module")
-def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker for this module alone: what is put into its catalogue is nothing that other tests expect."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("contract")) as kafka:
-        yield kafka.bootstrap
 
 
 @pytest.fixture(scope="module")
