@@ -7,20 +7,21 @@ Always holds: a shard is in `engine.shards` only while its producer is the one t
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
-from faust.types import TP
+from faust.types import TP, Message
 
 from agents import catalog, experiment_metrics, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.scoring import Scorer
 from agents.takeover import changelog_consumer, take_over
+from agents.turn import Turn
 from infra import metrics
 from online_models.heads import HEADS
 from state.engine import Engine
@@ -32,13 +33,17 @@ from topics.record_batch import RecordBatch, RecordLike
 
 log = structlog.get_logger(__name__)
 
-#: Records learned before the loop is given back, three milliseconds or so; of evidence one block, which may be as much.
+#: Records learned at once, ten milliseconds or so; of evidence one block, which may be as much.
 CHUNK = 1000
+#: While lists are asked for: three milliseconds or so, for which an answer waits; half as much again an event.
+CHUNK_ASKED = 250
+#: Lists count as asked for until so long after the last one.
+ASKED_S = 1.0
 #: A revoked shard has this long for its last checkpoint; then another worker may own it.
 REVOKE_TIMEOUT_S = 5.0
 #: Evidence buffered a shard before a checkpoint is made early: it bounds memory and the size of a transaction.
 PENDING_BYTES = 8_000_000
-#: A checkpoint may take this share of the time while records wait: after a long one, the next waits longer.
+#: Checkpoints of all shards may take this share of the time while records wait: after a long one, the next waits longer.
 CHECKPOINT_SHARE = 0.1
 #: Work on the graph index a turn, in a thread, and the pause after it: an eighth of one core at most.
 INDEX_BUDGET_S = 0.01
@@ -103,6 +108,9 @@ class HeadraceApp(faust.App):
         self.ready = False
         self.started_once = False
         self._arrived_ms: dict[int, int] = {}
+        #: When a list was last asked for, in monotonic seconds.
+        self.asked_at = float("-inf")
+        self._turns = {topic: Turn() for topic in self.shard_topics.inputs}
         self.failure: BaseException | None = None
         self._openers: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
@@ -203,6 +211,13 @@ class HeadraceApp(faust.App):
         """Have `close` called when the worker stops; for what is mounted on it."""
         self._closers.append(close)
 
+    async def apply_all(self, topic: str, messages: Iterable[Message]) -> None:
+        """Let shards learn what the topic's agent was given; what was fetched under an older assignment is dropped, as Faust does."""
+        self._turns[topic].begin()
+        for message in messages:
+            if message.generation_id == self.consumer_generation_id and self.flow_control.is_active():
+                await self.apply(topic, message.partition, cast(Any, message.value))
+
     async def apply(self, topic: str, partition: int, records: Sequence[RecordLike]) -> None:
         """Let the shard learn a partition batch, a chunk at a time; a batch of a shard that has left is dropped."""
         if topic == specs.RECOMMENDATIONS:
@@ -212,14 +227,17 @@ class HeadraceApp(faust.App):
         shard = self.engine.shards.get(partition)
         until = self.until(topic, partition)
         records = RecordBatch.of(records)
+        if topic == specs.INTERACTIONS:
+            metrics.EVENT_DELAY_SECONDS.labels("fetched").observe(_age_s(records[-1].timestamp))
         ended = until is not None and records[-1].offset >= until
         if until is not None:
             records = records.before(until)
         users_held = self.engine.users
-        most = 1 if topic == self.shard_topics.evidence else min(CHUNK, users_held.capacity)
-        first = 0
+        first, turn = 0, self._turns[topic]
         while first < len(records):
-            chunk = most
+            asked = time.monotonic() - self.asked_at < ASKED_S
+            most = min(CHUNK_ASKED if asked else CHUNK, users_held.capacity)
+            chunk = 1 if topic == self.shard_topics.evidence else most
             if topic == specs.INTERACTIONS and shard is not None:
                 chunk = self.scorer.batch_of(ranking.batch_of(self.engine, shard, most))
             while topic == specs.INTERACTIONS and users_held.pinned + chunk > users_held.capacity and self._owns(shard):
@@ -233,11 +251,14 @@ class HeadraceApp(faust.App):
                 step(shard, records[first : first + chunk])
             if shard.pending.size_bytes > PENDING_BYTES:
                 await self.checkpoint(partition)
-            first = min(first + chunk, len(records))
+            first, late_s = min(first + chunk, len(records)), 0.0
             if topic == specs.INTERACTIONS:
                 self._arrived_ms[partition] = records[first - 1].timestamp
+                late_s = _age_s(records[first - 1].timestamp)
+                metrics.EVENT_DELAY_SECONDS.labels("learned").observe(late_s)
+                self.scorer.look_at(late_s)
                 await self._read_lists_until(shard, 0)
-            await asyncio.sleep(0)
+            await turn.pause(late_s)
         if until is not None and ended and shard is not None and self._owns(shard) and shard.next.get(topic, 0) < until:
             shard.advance(topic, until - 1)  # what is missing below is compacted away
 
@@ -336,10 +357,11 @@ class HeadraceApp(faust.App):
         shard, writer = self.engine.shards.get(partition), self.writers.get(partition)
         if shard is None or writer is None:
             return
-        took = await writer.checkpoint(self.engine, shard)
+        worked_s = await writer.checkpoint(self.engine, shard)
         interval = self.options.checkpoint_interval_ms / 1000
         now = time.monotonic()
-        self._next_checkpoint[partition] = (now + interval, now + max(interval, took / CHECKPOINT_SHARE))
+        share = CHECKPOINT_SHARE / max(1, len(self.engine.shards))
+        self._next_checkpoint[partition] = (now + interval, now + max(interval, worked_s / share))
 
     def _due(self, partition: int) -> bool:
         """Whether it is time for the shard's next checkpoint; while records wait to be learned, they come first."""
@@ -424,3 +446,8 @@ class HeadraceApp(faust.App):
         """Records of one shard's input, as far as it was fetched, that are not applied."""
         end = self.monitor.tp_end_offsets.get(TP(topic, partition)) or 0
         return max(0, end - self.engine.shards[partition].next.get(topic, 0))
+
+
+def _age_s(timestamp_ms: int) -> float:
+    """Since a record's arrival; a broker's clock that is ahead counts as now."""
+    return max(0.0, time.time() - timestamp_ms / 1000)

@@ -47,6 +47,8 @@ LOOK_EVERY = 100
 SALT = 0x5C0E
 #: Records at once where every positive is ranked: a quarter of them hold the loop for some ten milliseconds.
 BATCH_OF_ALL = 100
+#: Events that are so late want the time that measuring takes; of its share this much is left then.
+LATE_S, LATE_PART = 0.2, 0.25
 
 
 class Scorer:
@@ -68,6 +70,7 @@ class Scorer:
         thread: Callable[[], float] = time.thread_time,
     ) -> None:
         self.budget = Budget(share, process, thread)
+        self._share = share
         self.windows = Windows((*ARMS, *_DECAYED), K)
         #: Positives that have come, and those of them that were drawn: a few of these are none after all.
         self.wanted = self.drawn = 0
@@ -78,6 +81,11 @@ class Scorer:
         self.drift = Drift()
         self._seed = seed ^ SALT
         self._half_life = 0
+
+    def look_at(self, late_s: float) -> None:
+        """Take less of the time while events come `late_s` late; not where every positive is to be ranked."""
+        late = late_s > LATE_S and self._share < 1.0
+        self.budget.share = self._share * (LATE_PART if late else 1.0)
 
     def batch_of(self, most: int) -> int:
         """Records to learn at once, at most `most`: so many that ranking all positives among them does not hold the loop for long."""

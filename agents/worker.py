@@ -1,11 +1,13 @@
 """The composition root of a worker: Faust app, tables, agents and the API on one loop."""
 
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
+from faust.types import Message
 from redis.asyncio import Redis
 
 from agents.app import HeadraceApp, Places, WorkerOptions
@@ -233,10 +235,18 @@ def _mount_agent(app: HeadraceApp, name: str) -> None:
     async def learn(stream: faust.StreamT[Any]) -> None:
         async for event in stream.events():
             try:
-                await app.apply(name, event.message.partition, event.message.value)
+                await app.apply_all(name, _given(stream, event))
             except Exception as error:
                 # What a record can cause is dealt with in the step: this is ours, or the broker's.
                 await app.crash(error)
                 raise
 
     app.agent(topic, name=f"headrace.{name}", concurrency=1)(learn)
+
+
+def _given(stream: faust.StreamT[Any], event: faust.EventT[Any]) -> Iterator[Message]:
+    """The event's message, and all that wait behind it: Faust lets the loop go round before each one that it hands over."""
+    yield event.message
+    queue = cast(Any, stream.channel).queue
+    while not queue.empty():
+        yield queue.get_nowait().message

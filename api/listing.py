@@ -77,6 +77,7 @@ class Listing:
         Problem
             The request cannot be met, or nobody can answer yet.
         """
+        self._app.asked_at = time.monotonic()
         user_id, experiment = asked.user_id, self._app.engine.options.experiment
         arm = None if experiment is None or user_id is None else experiment.arm_of(user_id)
         wish = asked.wish(arm)

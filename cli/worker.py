@@ -36,6 +36,9 @@ PAUSE_VARIABLE = "_HEADRACE_RESTART_PAUSE_S"
 #: Loading kernels takes a second; when it takes longer they are being compiled, and somebody should be told.
 SLOW_LOAD_S = 3.0
 BROKER_PROBE_S = 5.0
+#: What waits for the interpreter gets it after this. The thread that fetches needs it several times a fetch, for some microseconds
+#: each; at Python's own 5 ms a fetch takes longer than all else that happens to an event, while the loop is full.
+SWITCH_S = 0.0005
 
 #: What a restart cannot mend.
 LASTING = (StateError, TopicMismatch, BadVersionRecord)
@@ -58,6 +61,7 @@ def worker() -> None:
     pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
     if not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
+    sys.setswitchinterval(SWITCH_S)
     load_kernels()
     _require_guarded(settings)
     _await_broker(settings)

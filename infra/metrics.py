@@ -93,6 +93,13 @@ CONNECTIONS_CLOSED = Counter(
     ["why"],
     registry=REGISTRY,
 )
+EVENT_DELAY_SECONDS = Histogram(
+    "headrace_event_delay_seconds",
+    "From an event's arrival in the log to the worker (fetched) and into its models (learned), of the last event of each batch",
+    ["stage"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 30.0),
+    registry=REGISTRY,
+)
 STEP_SECONDS = Histogram(
     "headrace_step_seconds",
     "Time for which one micro-batch held the loop, by agent",

@@ -367,3 +367,14 @@ def test_a_share_of_nothing_ranks_nothing_and_all_of_it_keeps_batches_short() ->
     assert state.scorer.wanted == 0
     assert Scorer(0.1).batch_of(1_000) == 1_000
     assert Scorer(1.0).batch_of(1_000) == 100
+
+
+@pytest.mark.parametrize(("share", "late_s", "left"), [(0.1, 0.0, 0.1), (0.1, 5.0, 0.025), (1.0, 5.0, 1.0)])
+def test_late_events_come_before_measuring_but_for_whoever_measures_all(
+    share: float, late_s: float, left: float
+) -> None:
+    scorer = Scorer(share)
+    scorer.look_at(late_s)
+    assert scorer.budget.share == pytest.approx(left)
+    scorer.look_at(0.0)
+    assert scorer.budget.share == share

@@ -172,6 +172,16 @@ class Records:
         self._fetched, self._active = fetched, active
         self._buffered_partitions: set[TP] = set()
         self.sought: dict[TP, int] = {}
+        #: What agents have no room for, or Faust would drop, is left to Faust's own way; by default all of it.
+        self.at_once: set[TP] = set()
+        self.handed: list[TP] = []
+        self._read_offset: dict[TP, int | None] = {}
+
+    def _takes_at_once(self, message: Any) -> bool:
+        return message.tp in self.at_once
+
+    async def callback(self, message: Any) -> None:
+        self.handed.append(message.tp)
 
     async def seek(self, tp: TP, offset: int) -> None:
         self.sought[tp] = offset
@@ -182,8 +192,8 @@ class Records:
     def highwater(self, _tp: TP) -> int:
         return 9
 
-    def _batch_message(self, _tp: TP, batch: list[Any]) -> list[Any]:
-        return batch
+    def _batch_message(self, tp: TP, batch: list[Any]) -> Any:
+        return SimpleNamespace(tp=tp, offset=batch[-1].offset)
 
 
 def record(offset: int) -> Any:
@@ -227,3 +237,30 @@ async def test_what_was_fetched_for_a_full_buffer_is_delivered() -> None:
     given._buffered_partitions = {TP("t", 1)}
     assert [tp async for tp, _ in Consumer.getmany(given, 1.0)] == [TP("t", 0), TP("t", 1)]
     assert not given.sought
+
+
+async def test_what_agents_have_room_for_is_handed_to_them_and_the_rest_goes_the_way_that_waits() -> None:
+    given = consumer()
+    given.at_once = {TP("t", 1)}
+    assert [tp async for tp, _ in Consumer.getmany(given, 1.0)] == [TP("t", 0)]
+    assert given.handed == [TP("t", 1)]
+    assert given._read_offset == {TP("t", 1): 5}
+
+
+@pytest.mark.parametrize(
+    ("read", "active", "waiting", "expected"),
+    [(None, True, 0, True), (5, True, 1, True), (6, True, 0, False), (None, False, 0, False), (None, True, 2, False)],
+)
+def test_an_agent_is_handed_what_it_has_room_for(read: int | None, active: bool, waiting: int, expected: bool) -> None:
+    tp = TP("t", 0)
+    queue: asyncio.Queue[int] = asyncio.Queue(2)
+    for number in range(waiting):
+        queue.put_nowait(number)
+    given: Any = SimpleNamespace(
+        _read_offset={tp: read},
+        app=SimpleNamespace(
+            topics=SimpleNamespace(_tp_index={tp: [SimpleNamespace(queue=queue)]}),
+            flow_control=SimpleNamespace(is_active=lambda: active),
+        ),
+    )
+    assert Consumer._takes_at_once(given, SimpleNamespace(tp=tp, offset=5)) is expected
