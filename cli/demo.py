@@ -25,10 +25,11 @@ from cli.demo_replay import MAX_LAG, Replay
 from cli.demo_source import DemoSource, open_source
 from cli.demo_status import Status
 from cli.demo_view import Labels, line, panel, say_commands, say_like
-from cli.worker_client import WorkerClient, WorkerUnavailable
+from cli.worker_client import WorkerClient
 from infra.embedded_kafka import EmbeddedKafka
 from infra.logs import configure_logs
 from infra.settings import Settings
+from ingestion.client import Client, ServiceError
 from ingestion.produce import produce_users, produce_videos
 from topics.interactions import Interaction
 from topics.specs import INTERACTIONS, ensure_topics, specs
@@ -136,8 +137,8 @@ class _Demo:
         stack: ExitStack,
     ) -> tuple[dict[str, Any], str]:
         status = Status(at_ms=int(time.time() * 1000))
-        client = WorkerClient(worker.url)
-        status.baseline = status.totals = read_totals(client)
+        client = Client(worker.url)
+        status.baseline = status.totals = read_totals(WorkerClient(worker.url))
         logged_before = log_records(kafka.bootstrap, self.settings.partitions)
         stack.callback(status.stop.set)
         ids = [video_id for video_id, _ in source.videos]
@@ -193,8 +194,8 @@ class _Demo:
         self._tell(summary, status, logged, wrong)
         if not self.once and not wrong:
             # A video that many like: one that nobody else has watched would change no list.
-            watched = client.ask("GET", "/v1/trending?n=1")["items"]
-            video = watched[0]["video_id"] if watched else ids[0]
+            watched = client.trending(1).items
+            video = watched[0].video_id if watched else ids[0]
             say_commands(self.console, worker.url, last.get("user", DEMO_USER), video)
             self.say("Ctrl-C ends the demo.")
             while True:
@@ -202,8 +203,8 @@ class _Demo:
                 time.sleep(LOOK_EVERY_S)
         return summary, wrong
 
-    def _like(self, client: WorkerClient, status: Status, labels: Labels) -> None:
-        with suppress(WorkerUnavailable):  # it is starting anew: later, then
+    def _like(self, client: Client, status: Status, labels: Labels) -> None:
+        with suppress(ServiceError):  # it is starting anew: later, then
             show_like(client, DEMO_USER, status, labels.of)
 
     def _tell(self, summary: dict[str, Any], status: Status, logged: int, wrong: str) -> None:

@@ -9,12 +9,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from api.schemas import Item, Recommendations
 from cli.demo_status import OUTCOMES, LikeShown, Status
 from cli.worker_client import WorkerClient, WorkerUnavailable
+from ingestion.client import Client, ServiceError, interaction
 from topics.interactions import Interaction, encode
 from topics.specs import INTERACTIONS, producer_config
 
@@ -24,6 +27,8 @@ PROBE_EVERY_S = 0.2
 POLL_EVERY_S = 0.003
 #: A probe waits this long for its answer, through a restart of the worker if need be.
 PROBE_TIMEOUT_S = 120.0
+#: An answer waits so long for a like to be learned, and is then asked for again.
+LIKE_WAIT_MS = 1_000
 #: Probe users: enough to reach every partition.
 PROBE_USERS = 16
 SHOWN = 5
@@ -125,19 +130,33 @@ def _await_offset(client: WorkerClient, user_id: str, offset: int, stop: threadi
     return None
 
 
-def show_like(client: WorkerClient, user_id: str, status: Status, label: Callable[[dict[str, Any]], str]) -> None:
-    """Like the first video of a user's list, and keep the lists before and after."""
+def show_like(client: Client, user_id: str, status: Status, label: Callable[[Item], str]) -> None:
+    """Like the first video of a user's list, and keep the lists before and after. Raises ServiceError."""
     before = client.recommend(user_id, SHOWN)
-    if not before["items"]:
+    if not before.items:
         return
-    liked = before["items"][0]
-    event = {"user_id": user_id, "video_id": liked["video_id"], "event": "like", "at_ms": status.at_ms}
+    liked = before.items[0]
+    event = interaction(user_id, liked.video_id, "like", at_ms=status.at_ms)
     began = time.monotonic()
-    [offset] = client.ask("POST", "/v1/events", event)["offsets"].values()
+    [offset] = client.send([event]).offsets.values()
     status.liked += 1
-    after = _await_offset(client, user_id, offset, status.stop)
+    after = _await_like(client, user_id, offset, status.stop)
     if after is None:
         return
     took_ms = (time.monotonic() - began) * 1000
-    lists = [[label(item) for item in answer["items"]] for answer in (before, after)]
+    lists = [[label(item) for item in answer.items] for answer in (before, after)]
     status.like = LikeShown(user_id, label(liked), lists[0], lists[1], took_ms)
+
+
+def _await_like(client: Client, user_id: str, offset: int, stop: threading.Event) -> Recommendations | None:
+    """The list that has what was sent, for which the worker itself waits; None if the demo stops meanwhile."""
+    deadline = time.monotonic() + PROBE_TIMEOUT_S
+    while not stop.is_set():
+        with suppress(ServiceError):  # it is starting anew
+            answer = client.recommend(user_id, SHOWN, min_offset=offset, wait_ms=LIKE_WAIT_MS)
+            if answer.offset >= offset:
+                return answer
+        if time.monotonic() > deadline:
+            raise ProbeFailed(f"no answer for {user_id} reflected its like within {PROBE_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_EVERY_S)
+    return None

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from api.schemas import Item
 from cli.demo_replay import MAX_LAG
 from cli.demo_status import LikeShown, Status
 from topics.catalog import Video
@@ -20,12 +21,11 @@ class Labels:
 
     videos: dict[str, Video]
 
-    def of(self, item: dict[str, Any]) -> str:
+    def of(self, item: Item) -> str:
         """An item of an answer in a few words."""
-        video_id = str(item["video_id"])
-        video = self.videos.get(video_id)
-        known = item.get("title") or (video and ", ".join((*video.categories[:2], video.author or "")).strip(", "))
-        return f"{video_id} ({known})" if known else video_id
+        video = self.videos.get(item.video_id)
+        known = item.title or (video and ", ".join((*video.categories[:2], video.author or "")).strip(", "))
+        return f"{item.video_id} ({known})" if known else item.video_id
 
 
 def line(status: Status, expected: int | None) -> str:
