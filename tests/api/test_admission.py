@@ -24,10 +24,14 @@ class Counted:
     def __init__(self, most: int) -> None:
         self.most = most
         self.asked: list[tuple[str, int]] = []
+        self.given_back: list[tuple[str, int]] = []
 
     def allow(self, client: str, cost: int = 1) -> float:
         self.asked.append((client, cost))
         return 0.0 if cost < self.most else 2.2
+
+    def give_back(self, client: str, cost: int) -> None:
+        self.given_back.append((client, cost))
 
 
 @pytest.fixture(scope="module")
