@@ -6,6 +6,7 @@ understood: an unknown or malformed one stops start-up with a `SettingsError` th
 
 import difflib
 import os
+import re
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,16 +21,16 @@ LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 # Both become parts of topic names, group ids and folder names: Kafka allows no other characters there.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
+_BASE_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 ServerAddress = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
 def _base_url(text: str) -> str:
     try:
-        parts = urlsplit(text)
-        plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
+        plain = _BASE_URL.fullmatch(text) and urlsplit(text).port != 0
+    except ValueError:  # no port, or no address in the brackets
         plain = False
-    if not plain or parts.netloc != text.partition("://")[2].rstrip("/") or "@" in parts.netloc:
+    if not plain:
         raise ValueError("must be http://HOST:PORT, or https, without a path")
     return text.rstrip("/")
 
