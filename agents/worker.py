@@ -11,6 +11,7 @@ from faust.types import Message
 from redis.asyncio import Redis
 
 from agents.app import HeadraceApp, Places, WorkerOptions
+from agents.owners import Owners
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api import experiment_file, scenarios
@@ -21,10 +22,12 @@ from api.cache import ListCache
 from api.connections import ConnectionLimits
 from api.cors import BadOrigins, Cors
 from api.guard import Guard, WebServer
+from api.hop import Hop
 from api.keys import BadKeys, KeyRing
 from api.limits import RateLimits
 from api.listing import Listing
 from api.page.views import page_routes
+from api.peers import MAX_CONNECTIONS, Peers
 from api.producer import LogWriter
 from api.redis_client import close_redis, redis_client
 from api.requests import Presets
@@ -35,16 +38,18 @@ from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
 from state.experiment import Experiment
 from state.objective import BadObjective, Objective
+from topics import specs
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
 log = structlog.get_logger(__name__)
 
-#: Faust notices a dead worker after this; stock takes a minute.
+#: The group notices a dead worker after this; stock Faust takes a minute. One that stops says so itself.
 SESSION_TIMEOUT_S = 10.0
 #: Batches of up to 4,000 records that wait for an agent; at Faust's 4,096, a replay would hold millions of records in memory.
 BUFFERED_BATCHES = 16
-#: Open files that are no HTTP connections: consumers, producers and logs, and of each partition two stores of 64.
-OTHER_FILES, PARTITION_FILES = 200, 128
+#: Open files that are no clients' connections: consumers, producers and logs, those to other workers, and of each partition two
+#: stores of 64.
+OTHER_FILES, PARTITION_FILES = 200 + MAX_CONNECTIONS, 128
 
 
 def create_app(
@@ -81,6 +86,8 @@ def create_app(
         topic_disable_leader=True,
         web_bind=settings.web_host,
         web_port=settings.web_port,
+        # Of the group's other members each learns this, and which partitions are there (`agents.owners`).
+        canonical_url=settings.peer_url,
         web_enabled=True,
         broker_session_timeout=SESSION_TIMEOUT_S,
         broker_heartbeat_interval=2.0,
@@ -127,10 +134,16 @@ def create_app(
     redis = _redis(settings.redis_url)
     namespace = f"{settings.app}:{settings.version}"
     cache = ListCache(redis, namespace)
-    shared = Shared(writer, _presets(settings.scenarios), Listing(app, writer, cache))
+    peers = Peers()
+    # Faust's own assignor has it; its interface does not name it.
+    owners = Owners(lambda: cast("Any", app.assignor).external_topics_metadata(), specs.INTERACTIONS, settings.peer_url)
+    hop = Hop(owners, peers, settings.group)
+    shared = Shared(writer, _presets(settings.scenarios), Listing(app, writer, cache, hop), hop)
     mount(app, shared, {**ROUTES, **BROWSE_ROUTES, **page_routes()})
     app.add_opener(cache.start)
     app.add_closer(cache.stop)
+    app.add_opener(peers.start)
+    app.add_closer(peers.stop)
     if redis is not None and limits is not None:
         exchange = SharedLimits(limits, redis, namespace)
         app.add_opener(exchange.start)

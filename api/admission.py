@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from api.bodies import Bodies
+from api.caller import BY_PEER
 from api.cors import Cors
 from api.errors import Problem
 from api.keys import Client, KeyRing, Scope
@@ -35,6 +36,10 @@ class Limiter(Protocol):
 
     def allow(self, client: str, cost: int = 1) -> float:
         """Seconds to wait; 0.0 if the request may be served now, and is counted."""
+        ...
+
+    def give_back(self, client: str, cost: int) -> None:
+        """Do not count what was allowed: another worker has."""
         ...
 
 
@@ -70,9 +75,14 @@ class Admission:
         client = self._local(request) if self._keys is None else self._known(self._keys, request)
         held = await self._bodies.take(request)
         try:
-            if self._limiter is not None and client is not None:
-                self._limit(self._limiter, client, request, held)
-            return await handler(request)
+            if self._limiter is None or client is None:
+                return await handler(request)
+            cost = self._limit(self._limiter, client, request, held)
+            response = await handler(request)
+            if BY_PEER in request:
+                # Both workers count, as anybody could say that a request was a hop; that it was one we know afterwards.
+                self._limiter.give_back(client.name, cost)
+            return response
         finally:
             self._bodies.release(held)
 
@@ -114,7 +124,8 @@ class Admission:
             )
         return client
 
-    def _limit(self, limiter: Limiter, client: Client, request: web.Request, size_bytes: int) -> None:
+    def _limit(self, limiter: Limiter, client: Client, request: web.Request, size_bytes: int) -> int:
+        """What the request costs. Raises Problem if it may not be served now."""
         # Events are many to a request, anything else is one; lists cost alike.
         cost = max(1, -(-size_bytes // self._cost_bytes)) if request.method == "POST" else 1
         wait_s = limiter.allow(client.name, cost)
@@ -127,6 +138,7 @@ class Admission:
                 f"too many requests of this key; go on in {seconds} s",
                 {"Retry-After": str(seconds)},
             )
+        return cost
 
 
 def token_of(request: web.Request) -> str | None:

@@ -50,6 +50,7 @@ class Breaker:
     failures : in a row that open it
     pause_s, longest_pause_s : until a call is tried again; doubled by each that fails
     clock : seconds, monotonic
+    tell : is told each state; the metric, under the name, if nobody is named
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class Breaker:
         pause_s: float = PAUSE_S,
         longest_pause_s: float = LONGEST_PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
+        tell: Callable[[State], None] | None = None,
     ) -> None:
         self._name, self._answers, self._failures, self._clock = name, answers, failures, clock
         self._first_pause_s, self._longest_pause_s = pause_s, longest_pause_s
         self._pause_s, self._until, self._in_a_row = pause_s, 0.0, 0
-        self._gauge = metrics.BREAKER_STATE.labels(name)
+        self._state = State.CLOSED
+        self._tell = metrics.BREAKER_STATE.labels(name).set if tell is None else tell
         self._enter(State.CLOSED)
 
     @property
@@ -129,4 +132,4 @@ class Breaker:
 
     def _enter(self, state: State) -> None:
         self._state = state
-        self._gauge.set(state)
+        self._tell(state)

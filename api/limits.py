@@ -54,6 +54,13 @@ class RateLimits:
         self._spent[client] = self._spent.get(client, 0) + cost
         return 0.0
 
+    def give_back(self, client: str, cost: int) -> None:
+        """Undo a spending that another worker has counted too; one that was told to others already stays."""
+        spent = self._spent.get(client, 0)
+        if spent >= cost and client in self._paid_at:
+            self._spent[client] = spent - cost
+            self._paid_at[client] -= cost / self.rate
+
     def take_spent(self) -> dict[str, int]:
         """Tokens that clients were allowed since this was last called."""
         spent, self._spent = self._spent, {}

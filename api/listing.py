@@ -7,6 +7,7 @@ request; what is logged and kept is left behind, and never holds an answer up.
 import asyncio
 import time
 import uuid
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,12 +15,15 @@ import numpy as np
 
 from agents.app import HeadraceApp
 from api.cache import ListCache
+from api.caller import NOBODY, Caller
 from api.cursor import encode_cursor
-from api.errors import unavailable
+from api.errors import misdirected, unavailable
 from api.fallback import Step, first_answer
+from api.hop import HOP_S, Hop
+from api.once import Once
 from api.producer import LogWriter
 from api.rendering import items_of
-from api.requests import DEFAULT_N, ListRequest
+from api.requests import DEFAULT_N, MAX_WAIT_MS, ListRequest
 from api.schemas import Item, Recommendations
 from infra import metrics
 from state.errors import StateError
@@ -45,6 +49,14 @@ class Ask(NamedTuple):
     partition: int | None
     arm: Arm | None
     stages: Stages
+    caller: Caller
+
+
+class Listed(NamedTuple):
+    """An answer's bytes, and the step that gave it."""
+
+    body: bytes
+    step: str
 
 
 class Listing:
@@ -55,28 +67,42 @@ class Listing:
     app : whose state is read
     writer : takes the log of lists
     cache : of the last list of each user
+    hop : to the workers that own other shards; None knows none
     """
 
-    def __init__(self, app: HeadraceApp, writer: LogWriter, cache: ListCache) -> None:
-        self._app, self._writer, self._cache = app, writer, cache
+    def __init__(self, app: HeadraceApp, writer: LogWriter, cache: ListCache, hop: Hop | None = None) -> None:
+        self._app, self._writer, self._cache, self._hop = app, writer, cache, hop
+        #: Answers to hops, of which a second one may come.
+        self._hopped: Once[Listed] = Once()
         #: Who is asked, in order. Names are the answer's `source`, or say more of it than that.
         self.chain = (
             # Live state: of the user's shard, if it is here, or of the session of somebody without an account.
             Step("owner", COMPUTED_MS, self._by_owner),
+            # The owner's live state, where that is another worker. The hop has its own, shorter budget: it knows whether to wait.
+            Step("peer", HOP_S * 1000 + MAX_WAIT_MS, self._by_peer),
             # The list that the owner gave last.
             Step("cache", CACHED_MS, self._by_cache),
             # The videos, which every worker knows, without the user.
             Step("replica", COMPUTED_MS, self._by_replica),
         )
 
-    async def answer(self, asked: ListRequest) -> bytes:
+    async def answer(self, asked: ListRequest, caller: Caller = NOBODY) -> Listed:
         """The list, as soon as it includes what it should, or has waited for that as long as it may.
 
         Raises
         ------
         Problem
-            The request cannot be met, or nobody can answer yet.
+            The request cannot be met, or nobody can answer yet; 421 to another worker that takes us for the owner.
         """
+        if caller.hop is None:
+            return await self._answer(asked, caller, self.chain)
+        # A worker that stood still finds requests that nobody waits for any more; the loop learns that in its next turn.
+        await asyncio.sleep(0)
+        if caller.gone:
+            raise misdirected("whoever asked is gone")
+        return await self._hopped.answer((caller.hop, asked), lambda: self._answer(asked, caller, self.chain[:1]))
+
+    async def _answer(self, asked: ListRequest, caller: Caller, chain: Sequence[Step[Ask, Recommendations]]) -> Listed:
         self._app.asked_at = time.monotonic()
         user_id, experiment = asked.user_id, self._app.engine.options.experiment
         arm = None if experiment is None or user_id is None else experiment.arm_of(user_id)
@@ -84,8 +110,10 @@ class Listing:
         partition = None if user_id is None else partition_of(user_id.encode(), self._app.options.partitions)
         if partition is not None and asked.min_offset:
             await self._reach(partition, asked.min_offset, asked.wait_ms / 1000)
-        ask = Ask(asked, wish, partition, arm, Stages())
-        found = await first_answer(self.chain, ask)
+        ask = Ask(asked, wish, partition, arm, Stages(), caller)
+        found = await first_answer(chain, ask)
+        if found is None and caller.hop is not None:
+            raise misdirected("this worker does not own the user")
         if found is None:
             raise unavailable("state is being recovered")
         body = msgspec.json.encode(found.answer)
@@ -94,7 +122,10 @@ class Listing:
         ask.stages.mark("encode")
         for stage, seconds in ask.stages.seconds:
             metrics.STAGE_SECONDS.labels(stage).observe(seconds)
-        return body
+        if caller.hop is None and found.answer.as_of_ms:
+            age_s = max(0, _now_ms() - found.answer.as_of_ms) / 1000
+            metrics.ANSWER_AGE.labels(found.answer.source).observe(age_s)
+        return Listed(body, found.step)
 
     async def forget(self, user_id: str) -> None:
         """A user was erased: what is kept of them here goes too."""
@@ -128,6 +159,13 @@ class Listing:
             ask.stages.mark("log")
         offset = 0 if shard is None else shard.next.get(specs.INTERACTIONS, 0)
         return self._rendered(ask, found, recommendation_id, found.source, offset)
+
+    async def _by_peer(self, ask: Ask) -> Recommendations | None:
+        if self._hop is None or ask.partition is None or ask.partition in self._app.engine.shards:
+            return None
+        found = await self._hop.list_for(ask.asked, ask.partition, ask.caller)
+        ask.stages.mark("hop")
+        return found
 
     async def _by_replica(self, ask: Ask) -> Recommendations | None:
         if not self._app.started_once:

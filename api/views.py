@@ -12,8 +12,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.app import HeadraceApp
 from api import docs_page, openapi
+from api.caller import Caller, by_peer
 from api.errors import Problem, bad_request, misdirected, not_found, unavailable
 from api.experiments import report
+from api.hop import Hop
 from api.listing import Listing
 from api.middleware import answer
 from api.openapi import MAX_EVENTS
@@ -49,6 +51,7 @@ class ApiView(View):
     log_writer: LogWriter
     presets: Presets
     listing: Listing
+    hop: Hop
 
     @property
     def headrace(self) -> HeadraceApp:
@@ -84,9 +87,11 @@ class ApiView(View):
 class Lists(ApiView):
     """What the two ways to ask for a list share."""
 
-    async def list_for(self, asked: ListRequest) -> Any:
+    async def list_for(self, request: web.Request, asked: ListRequest) -> Any:
         """The list."""
-        return web.Response(body=await self.listing.answer(asked), content_type="application/json", charset="utf-8")
+        found = await self.listing.answer(asked, Caller.of(request, self.hop.group))
+        response = web.Response(body=found.body, content_type="application/json", charset="utf-8")
+        return by_peer(request, response) if found.step == "peer" else response
 
 
 class Recommend(Lists):
@@ -94,7 +99,7 @@ class Recommend(Lists):
 
     async def get(self, request: Any, user_id: str) -> Any:
         """A list for a user; somebody unknown gets what is trending and new."""
-        return await self.list_for(from_query(request, self.presets, self.experiment, user_id=user_id))
+        return await self.list_for(request, from_query(request, self.presets, self.experiment, user_id=user_id))
 
 
 class RecommendAnybody(Lists):
@@ -102,11 +107,11 @@ class RecommendAnybody(Lists):
 
     async def get(self, request: Any) -> Any:
         """A list, asked for by a query string."""
-        return await self.list_for(from_query(request, self.presets, self.experiment))
+        return await self.list_for(request, from_query(request, self.presets, self.experiment))
 
     async def post(self, request: Any) -> Any:
         """A list, asked for by a JSON body."""
-        return await self.list_for(await from_body(request, self.presets, self.experiment))
+        return await self.list_for(request, await from_body(request, self.presets, self.experiment))
 
 
 class Next(Lists):
@@ -121,7 +126,7 @@ class Next(Lists):
             raise bad_request(
                 "bad_session", f"session has room for {MAX_SESSION - 1} videos beside the one in the path"
             )
-        return await self.list_for(msgspec.structs.replace(asked, session=(*asked.session, video_id)))
+        return await self.list_for(request, msgspec.structs.replace(asked, session=(*asked.session, video_id)))
 
 
 class Similar(ApiView):
@@ -244,7 +249,7 @@ class Users(Entry):
         partition = partition_of(require_id(user_id, "user_id").encode(), app.options.partitions)
         shard = app.engine.shards.get(partition)
         if shard is None:
-            raise misdirected(f"another worker owns shard {partition}, which has the user")
+            return await self._of_owner(request, user_id, partition)
         known = profile_of(app.engine, user_id, partition)
         if known is None:
             raise not_found(f"nothing is known of user {user_id!r}")
@@ -265,6 +270,13 @@ class Users(Entry):
                 authors=known.authors,
             )
         )
+
+    async def _of_owner(self, request: web.Request, user_id: str, partition: int) -> Any:
+        caller = Caller.of(request, self.hop.group)
+        known = await self.hop.known_user(user_id, partition, caller) if caller.hop is None else None
+        if known is None:
+            raise misdirected(f"another worker owns shard {partition}, which has the user")
+        return by_peer(request, answer(known))
 
     async def delete(self, request: Any, user_id: str) -> Any:
         """Erase a user: what is known of them, and what was learned up to now; one that nobody knows is no error."""
@@ -365,6 +377,7 @@ class Shared(NamedTuple):
     log_writer: LogWriter
     presets: Presets
     listing: Listing
+    hop: Hop
 
 
 def mount(app: HeadraceApp, shared: Shared, routes: Mapping[str, type[ApiView]] = ROUTES) -> None:

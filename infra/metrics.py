@@ -70,7 +70,7 @@ REQUEST_SECONDS = Histogram(
 )
 STAGE_SECONDS = Histogram(
     "headrace_stage_seconds",
-    "Time of a list's stages: filter, candidates, rank, diversify, explain, log, encode",
+    "Time of a list's stages: hop, filter, candidates, rank, diversify, explain, log, encode",
     ["stage"],
     buckets=(0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05),
     registry=REGISTRY,
@@ -236,6 +236,31 @@ FALLBACK_SECONDS = Histogram(
     ["step"],
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
     registry=REGISTRY,
+)
+ANSWER_AGE = Histogram(
+    "headrace_answer_age_seconds",
+    "How far behind a list was when it was given: now less its as_of_ms, by its source; lists of unknown age are not in it",
+    ["source"],
+    buckets=(0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3_600.0, 86_400.0),
+    registry=REGISTRY,
+)
+HOPS = Counter(
+    "headrace_hops",
+    "Questions to the worker that owns a user, by outcome: answered, not_found, misdirected (it does not own the user any more),"
+    " refused (another 4xx), failed (5xx, no answer of ours, or no connection), timeout, open (breaker), busy (too many under way),"
+    " nobody (no other owner is known)",
+    ["outcome"],
+    registry=REGISTRY,
+)
+HOP_SECONDS = Histogram(
+    "headrace_hop_seconds",
+    "Time that a question to the worker that owns a user took, whatever came of it",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0),
+    registry=REGISTRY,
+)
+HOP_HEDGES = Counter("headrace_hop_hedges", "Questions to another worker that were asked twice", registry=REGISTRY)
+HOP_PEERS_AWAY = Gauge(
+    "headrace_hop_peers_away", "Workers that did not answer and are left alone for a while", registry=REGISTRY
 )
 LIMIT_EXCHANGES = Counter(
     "headrace_limit_exchanges",

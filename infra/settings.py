@@ -6,11 +6,14 @@ understood: an unknown or malformed one stops start-up with a `SettingsError` th
 
 import difflib
 import os
+import re
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "HEADRACE_"
@@ -18,7 +21,21 @@ LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 # Both become parts of topic names, group ids and folder names: Kafka allows no other characters there.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
+_BASE_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 ServerAddress = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+
+
+def _base_url(text: str) -> str:
+    try:
+        plain = _BASE_URL.fullmatch(text) and urlsplit(text).port != 0
+    except ValueError:  # no port, or no address in the brackets
+        plain = False
+    if not plain:
+        raise ValueError("must be http://HOST:PORT, or https, without a path")
+    return text.rstrip("/")
+
+
+Url = Annotated[ServerAddress, AfterValidator(_base_url)]
 
 
 class SettingsError(ValueError):
@@ -52,6 +69,9 @@ class Settings(BaseSettings):
     redis_url: ServerAddress | None = Field(None, validation_alias="REDIS_URL")
     web_host: str = Field("127.0.0.1", min_length=1)
     web_port: int = Field(6066, ge=1, le=65535)
+    advertised_url: Url | None = Field(
+        None, description="by which other workers reach this one; web_host and web_port if not set"
+    )
     api_keys: Path | None = Field(
         None, description="JSON file of API keys; without one, web_host must be a loopback address"
     )
@@ -108,6 +128,14 @@ class Settings(BaseSettings):
     def group(self) -> str:
         """Consumer group, prefix of transactional ids and of the topics that belong to this version."""
         return f"{self.app}.{self.version}"
+
+    @property
+    def peer_url(self) -> str:
+        """Where other workers reach this one; where it listens on all addresses, by this machine's name."""
+        if self.advertised_url is not None:
+            return self.advertised_url
+        host = socket.gethostname() if self.web_host in ("0.0.0.0", "::") else self.web_host  # noqa: S104 - compared
+        return f"http://[{host}]:{self.web_port}" if ":" in host else f"http://{host}:{self.web_port}"
 
     @property
     def state_dir(self) -> Path:

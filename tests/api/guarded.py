@@ -8,6 +8,7 @@ from types import TracebackType
 
 from aiohttp import web
 
+from api.caller import by_peer
 from api.guard import Guard
 from api.middleware import answer
 from api.scopes import CLIENT, SEES_FIGURES
@@ -26,7 +27,8 @@ async def trending(request: web.Request) -> web.Response:
     await asyncio.sleep(float(request.query.get("wait_s", "0")))
     if "fail" in request.query:
         raise RuntimeError("it failed")
-    return answer({"filler": "x" * int(request.query.get("bytes", "0"))})
+    body = answer({"filler": "x" * int(request.query.get("bytes", "0"))})
+    return by_peer(request, body) if "by_peer" in request.query else body
 
 
 async def readyz(request: web.Request) -> web.Response:

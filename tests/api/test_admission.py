@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from api.admission import is_loopback
+from api.caller import ANSWERED_BY, HOP_HEADER, new_hop
 from api.cors import Cors
 from api.guard import Guard
 from api.keys import SCHEMA, KeyList, KeyRing, Scope
@@ -24,10 +25,14 @@ class Counted:
     def __init__(self, most: int) -> None:
         self.most = most
         self.asked: list[tuple[str, int]] = []
+        self.given_back: list[tuple[str, int]] = []
 
     def allow(self, client: str, cost: int = 1) -> float:
         self.asked.append((client, cost))
         return 0.0 if cost < self.most else 2.2
+
+    def give_back(self, client: str, cost: int) -> None:
+        self.given_back.append((client, cost))
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +216,17 @@ def test_a_client_that_asks_too_often_is_told_how_long_to_wait(tokens: dict[str,
         assert limiter.asked[-1] == ("both", 123)
         assert metrics.REQUESTS_LIMITED._value.get() == before + 1
     assert guard.bodies.held_bytes == 0
+
+
+def test_what_another_worker_has_counted_is_given_back_and_nobody_can_say_so(tokens: dict[str, str]) -> None:
+    limiter = Counted(most=100)
+    guard = Guard(keys=KeyRing(Path(tokens["file"])), limiter=limiter)
+    with GuardedThread(guard) as running, httpx.Client(base_url=running.url) as http:
+        headers = {"X-API-Key": tokens["both"], HOP_HEADER: new_hop("headrace.v1"), ANSWERED_BY: "peer"}
+        assert http.get("/v1/trending", headers=headers).status_code == 200
+        assert (limiter.asked, limiter.given_back) == ([("both", 1)], [])
+        assert http.get("/v1/trending?by_peer=1", headers=headers).headers[ANSWERED_BY] == "peer"
+        assert (limiter.asked, limiter.given_back) == ([("both", 1)] * 2, [("both", 1)])
 
 
 @pytest.mark.parametrize(

@@ -101,3 +101,19 @@ def test_clients_in_memory_are_bounded_and_the_one_that_asks_is_kept() -> None:
 def test_a_limit_that_allows_nothing_is_refused(rate: float, burst: float) -> None:
     with pytest.raises(ValueError, match="rate must be above 0"):
         RateLimits(rate, burst)
+
+
+def test_what_is_given_back_may_be_spent_again_unless_others_were_told() -> None:
+    clock = Clock()
+    limits = RateLimits(rate=1, burst=2, clock=clock)
+    assert [limits.allow("a") for _ in range(2)] == [0.0, 0.0]
+    limits.give_back("a", 1)
+    assert limits.allow("a") == 0.0
+    assert limits.allow("a") > 0
+    assert limits.take_spent() == {"a": 2}
+    limits.give_back("a", 1)  # they have counted it by now
+    assert limits.allow("a") > 0
+    assert limits.take_spent() == {}
+    limits.give_back("nobody", 1)
+    clock.now_s += 100
+    assert [limits.allow("a") > 0 for _ in range(3)] == [False, False, True]

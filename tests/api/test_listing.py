@@ -63,7 +63,7 @@ def listing(state: World, folder: Path, cache: ListCache) -> tuple[Listing, Log]
 
 
 async def ask(lists: Listing, user_id: str, **asked: Any) -> dict[str, Any]:
-    answer = msgspec.json.decode(await lists.answer(ListRequest(user_id=user_id, **asked)))
+    answer = msgspec.json.decode((await lists.answer(ListRequest(user_id=user_id, **asked))).body)
     assert isinstance(answer, dict)
     return answer
 
@@ -223,7 +223,7 @@ async def test_redis_killed_under_load_fails_no_request_and_comes_back(
         cache.put(
             user,
             msgspec.json.encode(
-                msgspec.json.decode(await lists.answer(ListRequest(user_id=user))) | {"source": "owner"}
+                msgspec.json.decode((await lists.answer(ListRequest(user_id=user))).body) | {"source": "owner"}
             ),
         )
     for _ in range(300):

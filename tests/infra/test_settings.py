@@ -1,7 +1,9 @@
 """Settings: defaults, variables with and without the prefix, and errors that name the variable."""
 
 import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,3 +81,30 @@ def test_every_variable_sets_a_field_of_its_own() -> None:
     variables = [variable_of(field) for field in Settings.model_fields]
     assert len(set(variables)) == len(variables)
     assert "HEADRACE_CHECKPOINT_INTERVAL_MS" in variables
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "http://127.0.0.1:6066"),
+        ({"web_host": "10.0.0.3", "web_port": 80}, "http://10.0.0.3:80"),
+        ({"web_host": "::1"}, "http://[::1]:6066"),
+        ({"web_host": "0.0.0.0"}, f"http://{socket.gethostname()}:6066"),  # noqa: S104 - nothing is bound
+        ({"web_host": "::"}, f"http://{socket.gethostname()}:6066"),
+        ({"advertised_url": "https://worker-3.internal/"}, "https://worker-3.internal"),
+        ({"advertised_url": "http://[fd00::3]:6066"}, "http://[fd00::3]:6066"),
+    ],
+)
+def test_other_workers_are_told_where_this_one_is(given: dict[str, Any], url: str) -> None:
+    assert Settings(**given).peer_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["10.0.0.3:6066", "ftp://a", "http://", "http://a:99999", "http://a:0", "http://a:b", "http://a/b", "http://a?b", "http://a#b",
+     "http://user@a", "http://a b", "http://[::1"],
+)  # fmt: skip
+def test_an_advertised_url_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("HEADRACE_ADVERTISED_URL", url)
+    with pytest.raises(SettingsError, match=r"HEADRACE_ADVERTISED_URL=.*http://HOST:PORT"):
+        Settings()
