@@ -28,7 +28,7 @@ from topics.identity import topic_ids
 from topics.quiet import Ends, quiet_ends
 
 #: Changelogs that are read at once.
-READERS = 2
+READERS = 4
 #: Keys of Faust and of ours that say what a store is, and are no rows.
 _OWN = b"__faust"
 

@@ -86,7 +86,7 @@ def _check_version(bootstrap: str, app: str, version: str, partitions: int, fold
     """See that workers could go on from where the version has stopped. Raises SnapshotError: they would all end."""
     topics = ShardTopics.of(app, version)
     written = [topics.evidence, topics.items_changelog]
-    ids = topic_ids(bootstrap, [*topics.inputs, *written])
+    ids = topic_ids(bootstrap, [*topics.inputs, topics.items_changelog])
     consumer = changelog_consumer(bootstrap, topics.group)
     try:
         for partition in range(partitions):
