@@ -76,7 +76,7 @@ def save(saved: Saved, store: SnapshotStore, show: Callable[[str], None] = lambd
         created_ms = int(time.time() * 1000)
         _read(saved.bootstrap, changelogs, stores, ends)
         cuts = [_cut(stores, topics, partition) for partition in range(saved.partitions)]
-        if not any(cut.next for cut in cuts):
+        if not any(stores["users", partition].get(rows.CUT_KEY) for partition in range(saved.partitions)):
             raise SnapshotError(
                 f"version {saved.version} of {saved.app} has learned nothing yet: there is nothing to save"
             )

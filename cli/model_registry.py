@@ -4,6 +4,7 @@ Flows in: manifests. Flows out: parameters, measures, the manifest as an artifac
 of snapshots. Needs `headrace[mlflow]`, and is imported only where MLFLOW_TRACKING_URI is set.
 """
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -34,6 +35,8 @@ class ModelRegistry:
     """
 
     def __init__(self, uri: str, app: str) -> None:
+        # It would tell its makers that it is used.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
             from mlflow import MlflowClient
         except ImportError as error:

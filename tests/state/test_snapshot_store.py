@@ -35,7 +35,7 @@ def saved(store: SnapshotStore, name: str, tmp_path: Path, version: str = "v1", 
     files = []
     for table in ("users", "items"):
         size_bytes, checksum = store.put(name, f"{table}-0.parquet", source)
-        files.append(PackedFile(f"{table}-0.parquet", table, 0, "topic", "id", 5, 1, size_bytes, checksum))  # type: ignore[arg-type] # a table
+        files.append(PackedFile(f"{table}-0.parquet", table, 0, "topic", "id", 5, 1, size_bytes, checksum))
     whole = manifest(name, version, created_ms)
     store.finish(msgspec.structs.replace(whole, files=files))
     return store.manifest(name)
