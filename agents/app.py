@@ -20,6 +20,7 @@ from agents import catalog, experiment_metrics, feedback, items, ranking, scorin
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.scoring import Scorer
+from agents.snapshot_start import StartFrom
 from agents.takeover import changelog_consumer, take_over
 from agents.turn import Turn
 from infra import metrics
@@ -74,6 +75,7 @@ class WorkerOptions:
     judged : places up to which another version has read: dead letters of records below them are written already
     until : places at which it stops reading, for a version that is built; one that is missing is 0. None reads on
     scoring_share : of the worker's CPU time, for ranking positives before they are learned
+    start_from : snapshot that an empty store is filled from; None: it is read from its changelog
     """
 
     bootstrap: str
@@ -86,6 +88,7 @@ class WorkerOptions:
     judged: Places = field(default_factory=dict)
     until: Places | None = None
     scoring_share: float = 0.0
+    start_from: StartFrom | None = None
 
 
 class HeadraceApp(faust.App):
@@ -144,7 +147,9 @@ class HeadraceApp(faust.App):
         fresh = sorted(partitions - set(self.engine.shards))
         owned = await asyncio.gather(
             *(
-                take_over(self.options.bootstrap, self.shard_topics, partition, self.options.folder)
+                take_over(
+                    self.options.bootstrap, self.shard_topics, partition, self.options.folder, self.options.start_from
+                )
                 for partition in fresh
             )
         )

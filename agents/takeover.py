@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store, forget_expired
 from agents.checkpoint import ShardTopics, ShardWriter
+from agents.snapshot_start import StartFrom, fill_stores
 from state import rows
 from state.rows import Cut
 from state.shard import Shard
@@ -31,8 +32,12 @@ class TailStalled(Exception):
     """The changelog could not be read to its end in time."""
 
 
-async def take_over(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) -> tuple[ShardWriter, Shard]:
+async def take_over(
+    bootstrap: str, topics: ShardTopics, partition: int, folder: Path, start: StartFrom | None = None
+) -> tuple[ShardWriter, Shard]:
     """Own shard `partition`: its producer and its state as of its last committed checkpoint.
+
+    Stores that are empty are filled from the snapshot that `start` names, if it fits, before their changelogs are read.
 
     Raises
     ------
@@ -43,14 +48,15 @@ async def take_over(bootstrap: str, topics: ShardTopics, partition: int, folder:
     # 1. Fence the old owner; its open transaction is resolved when this returns.
     await writer.start()
     try:
-        shard = await asyncio.to_thread(_restore, bootstrap, topics, partition, folder)
+        shard = await asyncio.to_thread(_restore, bootstrap, topics, partition, folder, start)
     except BaseException:
         await writer.stop()
         raise
     return writer, shard
 
 
-def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) -> Shard:
+def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path, start: StartFrom | None) -> Shard:
+    fill_stores(bootstrap, topics, partition, folder, start)
     users = RocksStore(folder / f"users-{partition}")
     try:
         items = RocksStore(folder / f"items-{partition}")
@@ -113,8 +119,8 @@ def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer
     )
 
 
-def tail(bootstrap: str, topic: str, partition: int, store: Store) -> int:
-    """Bring `store` up to the end of its changelog; returns how many records it took.
+def tail(bootstrap: str, topic: str, partition: int, store: Store, until: int | None = None) -> int:
+    """Bring `store` up to the end of its changelog, or to the offset `until`; returns how many records it took.
 
     Raises
     ------
@@ -127,15 +133,15 @@ def tail(bootstrap: str, topic: str, partition: int, store: Store) -> int:
         low, high = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
         start = store.offset()
         check_changelog(f"{topic}[{partition}]", start, low, high)
-        if start == high:
+        if start == (high if until is None else until):
             return 0
         consumer.assign([TopicPartition(topic, partition, start)])
-        return _drain(consumer, store, f"{topic}[{partition}]")
+        return _drain(consumer, store, f"{topic}[{partition}]", until)
     finally:
         consumer.close()
 
 
-def _drain(consumer: Consumer, store: Store, name: str) -> int:
+def _drain(consumer: Consumer, store: Store, name: str, until: int | None) -> int:
     taken = 0
     heard = time.monotonic()
     while True:
@@ -146,6 +152,9 @@ def _drain(consumer: Consumer, store: Store, name: str) -> int:
         offset = -1
         for message in messages:
             error = message.error()
+            if error is None and until is not None and (message.offset() or 0) >= until:
+                ended = True
+                break
             if error is None:
                 batch.append((message.key() or b"", message.value()))
                 offset = message.offset() or 0

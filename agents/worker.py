@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from agents.app import HeadraceApp, Places, WorkerOptions
 from agents.owners import Owners
+from agents.snapshot_start import StartFrom
 from agents.table_store import Stores
 from agents.tables import ShardTable, TableManager
 from api import experiment_file, scenarios
@@ -119,6 +120,8 @@ def create_app(
             until=until,
             # A version that is built serves nobody.
             scoring_share=settings.scoring_share if until is None else 0.0,
+            # Of a version that is built there is none.
+            start_from=_start_from(settings) if until is None else None,
         ),
         engine,
     )
@@ -187,6 +190,12 @@ def _most_connections(settings: Settings) -> int:
     if most < settings.max_connections:
         log.warning("too few open files are allowed (ulimit -n) for HEADRACE_MAX_CONNECTIONS", connections=most)
     return most
+
+
+def _start_from(settings: Settings) -> StartFrom | None:
+    if settings.start_from is None:
+        return None
+    return StartFrom(settings.snapshots_url, settings.start_from, settings.app, settings.version, settings.partitions)
 
 
 def _objective(settings: Settings) -> Objective:

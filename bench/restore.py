@@ -2,7 +2,8 @@
 
 Both restore the same rows (`bench.state_rows`: users, videos, neighbour lists and catalogue records), each from changelogs of its
 own on one broker, in turns, each alone on a core beside the broker's. Ours ends when the stores are written and the videos are in
-the replica; stock Faust's when its table counts as recovered. `warm` is a start on a disk that lacks only a tail.
+the replica; stock Faust's when its table counts as recovered. `warm` is a start on a disk that lacks only a tail, `snapshot` one
+from a snapshot of all but that tail, on an empty disk.
 
     python -m bench.restore --json
 """
@@ -13,16 +14,19 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from agents.snapshot_save import Saved, save
 from bench import changelogs
 from bench.contender import on_core
 from bench.report import SCRATCH, emit, summary
 from bench.state_rows import PARTITIONS, Placed, make_rows
 from infra.embedded_kafka import EmbeddedKafka
 from infra.logs import configure_logs
+from state.snapshot_store import SnapshotStore
 from topics import specs
 
 APP, STOCK = "bench-restore", "bench-restore-stock"
@@ -63,7 +67,8 @@ def run(bootstrap: str, options: argparse.Namespace, core: int) -> dict[str, Any
     rows = list(make_rows(options.rows, options.seed))
     topic_of = {table: specs.changelog_topic(APP, "v1", table) for table in ("users", "items")}
     specs.ensure_topics(bootstrap, specs.specs(APP, "v1", PARTITIONS))
-    size_bytes = changelogs.write(bootstrap, rows, topic_of, transactional=True)
+    for _ in range(options.rewritten):
+        size_bytes = changelogs.write(bootstrap, rows, topic_of, transactional=True)
     stock_topic = f"{STOCK}-rows-changelog"
     specs.ensure_topics(bootstrap, [specs.TopicSpec(STOCK_SOURCE, PARTITIONS)])
     changelogs.create(bootstrap, [stock_topic], PARTITIONS)
@@ -79,12 +84,21 @@ def run(bootstrap: str, options: argparse.Namespace, core: int) -> dict[str, Any
             arguments = [bootstrap, STOCK, str(place), str(PARTITIONS), STOCK_SOURCE]
             stock.append(timed("bench.peers.stock_faust_restore", arguments, core, len(rows)))
             shutil.rmtree(place)
+    snapshots = str(FOLDER / "snapshots")
+    saving = FOLDER / "saving"
+    saving.mkdir()
+    began = time.monotonic()
+    manifest = save(Saved(bootstrap, APP, "v1", PARTITIONS, saving, ""), SnapshotStore(snapshots, APP))
+    save_s = time.monotonic() - began
     tail = changed(rows, options.tail)
     changelogs.write(bootstrap, tail, topic_of, transactional=True)
-    warm = []
+    warm, started = [], []
     for number in range(options.runs):
         folder = FOLDER / f"ours-{number}"
         warm.append(timed("bench.restoring", [bootstrap, APP, str(folder), str(PARTITIONS)], core, len(rows)))
+        shutil.rmtree(folder)
+        arguments = [bootstrap, APP, str(folder), str(PARTITIONS), snapshots]
+        started.append(timed("bench.restoring", arguments, core, len(rows)))
         shutil.rmtree(folder)
     return {
         **rates(len(rows), ours, stock),
@@ -97,6 +111,15 @@ def run(bootstrap: str, options: argparse.Namespace, core: int) -> dict[str, Any
             "seconds": summary([found["seconds"] for found in warm], 3),
             "load_s": round(median(found["load_s"] for found in warm), 3),
             "videos": int(warm[-1]["videos"]),
+        },
+        "snapshot": {
+            "seconds": summary([found["seconds"] for found in started], 3),
+            "cpu_s": round(median(found["cpu_s"] for found in started), 3),
+            "of_changelog": round(
+                median(run["seconds"] for run in started) / median(run["seconds"] for run in ours), 2
+            ),
+            "megabytes": round(manifest.size_bytes / 1e6, 1),
+            "save_s": round(save_s, 3),
         },
     }
 
@@ -127,6 +150,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--tail", type=int, default=5_000, help="rows that the warm disk lacks")
+    parser.add_argument("--rewritten", type=int, default=1, help="times that each row is in the changelogs")
     parser.add_argument("--ours-only", action="store_true", help="leave stock Faust out")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")

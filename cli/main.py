@@ -18,6 +18,7 @@ from cli.demo_probes import ProbeFailed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
+from cli.models import models
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
@@ -68,6 +69,7 @@ register(demo)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
+app.add_typer(models, name="models")
 register(recommend)
 register(replay)
 register(versions)

@@ -1,6 +1,8 @@
 """A small HTTP client of a worker's own API, for commands: one connection, JSON in and out, typed errors."""
 
+import contextlib
 import http.client
+import math
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -80,6 +82,19 @@ class WorkerClient:
             if found == name:
                 return float(value)
         raise WorkerUnavailable(f"what answers at {self.url} exports no {name}")
+
+    def gauges(self, prefixes: tuple[str, ...]) -> dict[str, float]:
+        """All finite values of `/metrics` whose names begin so, by name and labels as they are written there."""
+        status, data = self._exchange("GET", "/metrics", None)
+        if status != http.client.OK:
+            raise WorkerUnavailable(f"what answers at {self.url} shows no metrics (status {status})")
+        found: dict[str, float] = {}
+        for line in data.decode(errors="replace").splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith(prefixes):
+                with contextlib.suppress(ValueError):
+                    found[name] = float(value)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def close(self) -> None:
         """Close the connection; the next request opens it again."""

@@ -22,6 +22,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 # Both become parts of topic names, group ids and folder names: Kafka allows no other characters there.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
 _BASE_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
+SnapshotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")]
 ServerAddress = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 
 
@@ -45,8 +46,8 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """One worker's settings; the variable of a field is `HEADRACE_` and its name in capitals.
 
-    `Settings()` reads the environment; a value given as argument wins. `KAFKA_BOOTSTRAP_SERVERS` and `REDIS_URL`
-    carry no prefix, as other tools read them too. An empty variable counts as not set.
+    `Settings()` reads the environment; a value given as argument wins. `KAFKA_BOOTSTRAP_SERVERS`, `REDIS_URL` and
+    `MLFLOW_TRACKING_URI` carry no prefix, as other tools read them too. An empty variable counts as not set.
 
     Raises
     ------
@@ -67,6 +68,13 @@ class Settings(BaseSettings):
     data: Path | None = Field(None, description="folder of the data sets")
     kafka_bootstrap_servers: ServerAddress | None = Field(None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     redis_url: ServerAddress | None = Field(None, validation_alias="REDIS_URL")
+    snapshots: ServerAddress | None = Field(
+        None, description="folder or fsspec URL of snapshots; where it is not set, `snapshots` in `home`"
+    )
+    start_from: SnapshotName | None = Field(
+        None, description="a snapshot's name, `promoted` or `latest`: what an empty store is filled from"
+    )
+    mlflow_tracking_uri: ServerAddress | None = Field(None, validation_alias="MLFLOW_TRACKING_URI")
     web_host: str = Field("127.0.0.1", min_length=1)
     web_port: int = Field(6066, ge=1, le=65535)
     advertised_url: Url | None = Field(
@@ -141,6 +149,11 @@ class Settings(BaseSettings):
     def state_dir(self) -> Path:
         """Folder of this version's stores; safe to delete, it is rebuilt from the topics."""
         return self.home / "state" / self.version
+
+    @property
+    def snapshots_url(self) -> str:
+        """Where snapshots are kept."""
+        return self.snapshots or str(self.home / "snapshots")
 
 
 def variable_of(field: str) -> str:

@@ -10,7 +10,7 @@ al., "Practical Lessons from Predicting Clicks on Ads at Facebook", 2014, and Zh
 Shards share one set of heads as they share the ranker: see `online_models.parts`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -372,6 +372,26 @@ class Heads(SharedModel):
     def lessons(self) -> float:
         """Exposures learned, by all shards."""
         return float(self._parts.total[_SUMS])
+
+    def weights(self) -> dict[str, Any]:
+        """All that probabilities are made of, as lists and by name: for programs of others.
+
+        With x the inputs, standardised and within plus and minus `clip`, and a 1 behind them, the log-odds are
+        `base` + `linear` @ x + `output` @ max(`hidden` @ x, 0).
+        """
+        linear, inner, outer = self._layers
+        return {
+            "heads": list(HEADS),
+            "inputs": list(INPUTS),
+            "mean": self._mean.tolist(),
+            "scale": self._scale.tolist(),
+            "clip": CLIP,
+            "base": self._base.tolist(),
+            "linear": linear.tolist(),
+            "hidden": inner.tolist(),
+            "output": outer.tolist(),
+            "lessons": self.lessons,
+        }
 
     def inputs(
         self,

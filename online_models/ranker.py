@@ -13,7 +13,7 @@ of its own lessons, its part; the ranker is the sum of the parts, wherever they 
 import functools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -395,6 +395,32 @@ class Ranker(SharedModel):
     def compared(self) -> float:
         """Candidates that all lessons so far have compared."""
         return float(self._parts.total[2 * PARAMETERS])
+
+    def weights(self) -> dict[str, Any]:
+        """All that a score is made of, as lists and by name: for programs of others.
+
+        With x the features, standardised and within plus and minus `clip` (0 where one is `missing`), and u the user's inputs, a
+        score is `blend` @ (features) + (`linear_all` + `linear`) @ x + `output` @ max(`hidden` @ [x, u], 0). `blend` and `linear` are
+        those of the largest key that is not above the length of the user's history; what is missing counts in neither.
+        """
+        share = np.float32(BLEND_UNTIL / (BLEND_UNTIL + self.compared))
+        return {
+            "features": list(FEATURES),
+            "user_inputs": list(USER_INPUTS),
+            "mean": self._mean.tolist(),
+            "scale": self._scale.tolist(),
+            "clip": CLIP,
+            "missing": MISSING,
+            "blend": {
+                str(least): (weights * share).tolist()
+                for least, weights in zip((0, *_BLEND_FROM), self._blend, strict=True)
+            },
+            "linear_all": self._linear[0].tolist(),
+            "linear": {str(least): weights.tolist() for least, weights in zip(BUCKETS, self._linear[1:], strict=True)},
+            "hidden": self._inner.tolist(),
+            "output": self._outer.tolist(),
+            "compared": self.compared,
+        }
 
     def scores(self, described: Described, history_length: int, without: tuple[str, ...] = ()) -> Float32Array:
         """Score candidates; pure.
