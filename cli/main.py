@@ -15,6 +15,7 @@ from cli.chaos import chaos
 from cli.demo import demo
 from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
+from cli.digest import digest
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
@@ -65,6 +66,7 @@ def _root() -> None:
 register(broker)
 register(chaos)
 register(demo)
+register(digest)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
