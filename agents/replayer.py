@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
 from agents import catalog, feedback, items, ranking, users
 from agents.app import CHUNK, LISTS_AT_ONCE
 from state.engine import Engine, EngineOptions
@@ -92,6 +94,8 @@ class Replayer:
             self.engine.add_shard(shard)
         #: Interactions so far, refused ones too.
         self.events = 0
+        #: Ids (UTF-8) of videos that the catalogue has deleted, if only for a time; at most as many as videos.
+        self.deleted: set[bytes] = set()
 
     @property
     def shards(self) -> Sequence[Shard]:
@@ -114,6 +118,8 @@ class Replayer:
     def _learn(self, log: Log, window: Sequence[tuple[Stream, RecordBatch]]) -> None:
         for stream, batch in window:
             topic, shard = stream.topic, self.engine.shards[stream.partition]
+            if topic == VIDEOS and len(self.deleted) < self.engine.options.max_videos:
+                self.deleted.update(filter(None, (batch.key(i) for i in np.flatnonzero(batch.value_size < 0).tolist())))
             if topic in CATALOGUE:
                 for first in range(0, len(batch), CHUNK):
                     catalog.step(self.engine, shard, topic, batch[first : first + CHUNK])

@@ -23,6 +23,8 @@ from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
 from cli.report import ReportUnavailable
+from cli.snapshot import VersionMoves
+from cli.verify import verify
 from cli.versions import UnknownVersion, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
@@ -40,7 +42,7 @@ OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
-    *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord, KeyRefused),
+    *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
@@ -72,6 +74,7 @@ register(ingest)
 app.add_typer(keys, name="keys")
 register(recommend)
 register(replay)
+register(verify)
 register(versions)
 register(worker)
 
