@@ -4,9 +4,9 @@ Flows in: windows of a log in the canonical order (`topics.canonical_order`) and
 in stores. It takes the steps of a worker, at places that the log alone decides; where a worker waits for the clock or the broker,
 this counts:
 
-1. A window is WINDOW records of the canonical order. What it says of videos and users is applied first, then its interactions,
-   shard by shard, in micro-batches of a worker's size. Before a micro-batch the lists that had arrived when its first event did are
-   read, and after it those that had when its last one did, as a worker reads them.
+1. A window is SHARD_WINDOW records of the canonical order for each partition that there is. What it says of videos and users is
+   applied first, then its interactions, shard by shard, in micro-batches of a worker's size. Before a micro-batch the lists that had
+   arrived when its first event did are read, and after it those that had when its last one did, as a worker reads them.
 2. After a window all shards apply the evidence that all have learned in it, by target and then by sender.
 3. After every CHECKPOINT_WINDOWS windows, and earlier where every user slot waits for it, all rows go to the stores.
 4. At the end, the lists that are left are read, and 2 and 3 once more.
@@ -34,10 +34,10 @@ from topics.evidence import EvidenceBlock
 from topics.record_batch import RecordBatch
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS
 
-#: Records after which evidence is applied: a worker does it four times a second. Fewer cost more, an event.
-WINDOW = 2_000
+#: Records a shard, about, after which evidence is applied: a micro-batch of a worker, which does it four times a second.
+SHARD_WINDOW = CHUNK
 #: Windows after which rows are stored.
-CHECKPOINT_WINDOWS = 20
+CHECKPOINT_WINDOWS = 10
 #: Names the replay in evidence blocks, which never leave it.
 ORIGIN = b"replayed"
 _ALL = 2**63 - 1
@@ -104,7 +104,7 @@ class Replayer:
 
     def run(self, log: Log, told: Callable[[int], None] = lambda _: None) -> None:
         """Learn the log to its stopping point; `told` is called with the interactions so far after each window."""
-        for number, window in enumerate(log.windows(WINDOW), 1):
+        for number, window in enumerate(log.windows(SHARD_WINDOW * self.engine.options.partitions), 1):
             self._learn(log, window)
             self._apply_evidence()
             if number % CHECKPOINT_WINDOWS == 0:

@@ -109,7 +109,7 @@ def run(bootstrap: str, log: Read, runs: int, core: int) -> dict[str, Any]:
             if number == 0:
                 told("comparing")
                 verified = verify(bootstrap, core, identity)
-    rates = [found["events"] / found["seconds"] for found in replays]
+    rates = [found["events_per_s"] for found in replays]
     return {
         "digests_equal": all(found["digests"] == replays[0]["digests"] for found in replays),
         "as_of_equal": as_of["digests"] == ended_there["digests"] != replays[0]["digests"],
