@@ -60,17 +60,7 @@ def create_app(
     limits = None if settings.rate_limit == 0 else RateLimits(settings.rate_limit, max(settings.rate_limit, 1.0))
     guard = guard_of(settings, limits)
     engine = Engine(
-        EngineOptions(
-            partitions=settings.partitions,
-            max_users=settings.max_users,
-            max_videos=settings.max_videos,
-            positives_per_day=settings.positives_per_day,
-            seed=settings.seed,
-            objective=_objective(settings),
-            signals=_signals(settings.signals),
-            exploration=settings.exploration,
-            experiment=_experiment(settings.experiment),
-        ),
+        engine_options(settings),
         origin=secrets.token_bytes(8),
     )
     folder = settings.state_dir / "faust"
@@ -155,6 +145,21 @@ def create_app(
         app.add_closer(lambda: close_redis(redis))
     app.add_closer(writer.stop)
     return app
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """What an engine is built with. Raises SettingsError."""
+    return EngineOptions(
+        partitions=settings.partitions,
+        max_users=settings.max_users,
+        max_videos=settings.max_videos,
+        positives_per_day=settings.positives_per_day,
+        seed=settings.seed,
+        objective=_objective(settings),
+        signals=_signals(settings.signals),
+        exploration=settings.exploration,
+        experiment=_experiment(settings.experiment),
+    )
 
 
 def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:

@@ -37,8 +37,8 @@ def environment(run: Run, port: int) -> dict[str, str]:
     }
 
 
-def measure(run: Run, profile: Path | None = None) -> list[Sample]:
-    """Let a worker learn the whole log; `profile` gets its stacks (py-spy) after the warm-up.
+def measure(run: Run, profile: Path | None = None, repeats: bool = False) -> list[Sample]:
+    """Let a worker learn the whole log; `profile` gets its stacks (py-spy) after the warm-up; `repeats`: some events are there twice.
 
     The last sample is taken when the positions of all interactions, and of all evidence, are committed.
 
@@ -57,7 +57,7 @@ def measure(run: Run, profile: Path | None = None) -> list[Sample]:
             await_committed(worker, run)
         samples.append(Sample(time.monotonic(), run.events))
         totals = read_totals(client)
-        if totals["learned"] + totals["ignored"] != run.events:
+        if totals["learned"] + totals["ignored"] + (totals["duplicate"] if repeats else 0) != run.events:
             raise worker.failed(f"{run.events} events became {totals}")
         worker.end()
         if b"worker restarts" in worker.log_file.read_bytes():

@@ -1,7 +1,7 @@
 """What a topic holds for a reader of committed records: read from the beginning, and on from there as it grows."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -52,6 +52,14 @@ class CommittedLog:
         for message in self._until_ends([TopicPartition(self.topic, *place) for place in self._places.items()]):
             self._places[message.partition() or 0] = (message.offset() or 0) + 1
             yield message
+
+    def since(self, places: Mapping[int, int]) -> Iterator[Message]:
+        """Committed records from these offsets by partition to the present ends. Raises as `advance`."""
+        return self._until_ends([TopicPartition(self.topic, *place) for place in places.items()])
+
+    def ends(self) -> dict[int, int]:
+        """Offset behind what is committed now, by partition."""
+        return {partition: self._watermarks(partition)[1] for partition in self._places}
 
     def last_offsets(self) -> dict[int, int] | None:
         """Offset of each partition's last committed record, -1 without one; None while a transaction is open."""

@@ -15,6 +15,7 @@ from cli.chaos import chaos
 from cli.demo import demo
 from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
+from cli.digest import digest
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
@@ -23,6 +24,8 @@ from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
 from cli.report import ReportUnavailable
+from cli.snapshot import VersionMoves
+from cli.verify import verify
 from cli.versions import UnknownVersion, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
@@ -40,7 +43,7 @@ OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
-    *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord, KeyRefused),
+    *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C
@@ -66,12 +69,14 @@ def _root() -> None:
 register(broker)
 register(chaos)
 register(demo)
+register(digest)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 register(recommend)
 register(replay)
+register(verify)
 register(versions)
 register(worker)
 

@@ -25,7 +25,7 @@ from state.behaviour import behaviour_in
 from state.charts import Charts
 from state.experiment import Experiment
 from state.exploration import EXPLORATION, Exploration
-from state.index import ItemIndex
+from state.index import EXACT_BELOW, ItemIndex
 from state.objective import Objective
 from state.quota import Quota
 from state.recent_events import RecentEvents
@@ -58,7 +58,8 @@ class EngineOptions:
     """What an engine is built with.
 
     `positives_per_day` turns event time into the ticks in which half-lives are given: event time is the only clock that every
-    shard reads alike, whatever order records arrive in. `exploration` is the share of lists that explore.
+    shard reads alike, whatever order records arrive in. `exploration` is the share of lists that explore. `exact_below` is the number
+    of videos up to which lessons look for factors without the graph, which depends on how much time it was given.
     """
 
     partitions: int = 4
@@ -70,6 +71,7 @@ class EngineOptions:
     signals: SignalTable = DEFAULT_SIGNALS
     exploration: float = EXPLORATION
     experiment: Experiment | None = None
+    exact_below: int = EXACT_BELOW
 
 
 class Engine:

@@ -128,7 +128,7 @@ def propose_with(engine: Engine, context: Context, allowed: BoolArray, row: int)
     votes, proposed = _proposed_by_others(engine, context, allowed, 0)
     if not proposed[row] and _is_far(engine, context, allowed, row):
         return None
-    _propose_by_factors(engine, context, allowed, proposed, EXACT_BELOW, 0)
+    _propose_by_factors(engine, context, allowed, proposed, engine.options.exact_below, 0)
     return (np.flatnonzero(proposed).astype(np.int32), votes) if proposed[row] else None
 
 

@@ -70,6 +70,7 @@ _ITEM = np.dtype(
         ("acc", "<f4"),
     ]
 )
+ITEM_BYTES = _ITEM.itemsize
 #: Behind the row of a video that users with segments have chosen.
 _SEGMENTS = np.dtype([("at", "<f8"), ("counts", "<f4", (64 * SEGMENT_WORDS + 1,))])
 _LIST = np.dtype(

@@ -82,18 +82,55 @@ class RecordBatch(Sequence[Record]):
         """Lay single records side by side; a batch is returned as it is."""
         if isinstance(records, RecordBatch):
             return records
-        places = np.empty((4, len(records)), np.int32)
-        stamps = np.empty((2, len(records)), np.int64)
-        parts: list[bytes] = []
-        end = 0
-        for i, record in enumerate(records):
-            for row, part in ((0, record.key), (2, record.value)):
-                places[row : row + 2, i] = end, -1 if part is None else len(part)
-                if part:
-                    parts.append(part)
-                    end += len(part)
-            stamps[:, i] = record.offset, record.timestamp
-        return cls(b"".join(parts), places, stamps)
+        return cls.of_columns(
+            [record.key for record in records],
+            [record.value for record in records],
+            [record.offset for record in records],
+            [record.timestamp for record in records],
+        )
+
+    @classmethod
+    def of_columns(
+        cls,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        offsets: Sequence[int],
+        timestamps: Sequence[int],
+    ) -> "RecordBatch":
+        """Lay records side by side, given by column, all as long."""
+        parts: list[bytes | None] = [None] * (2 * len(keys))
+        parts[::2], parts[1::2] = keys, values
+        sizes = np.array([-1 if part is None else len(part) for part in parts], np.int64)
+        ends = np.cumsum(np.maximum(sizes, 0))
+        places = np.stack((ends - np.maximum(sizes, 0), sizes), axis=1).reshape(-1, 4).T.astype(np.int32)
+        stamps = np.array([offsets, timestamps], np.int64).reshape(2, len(keys))
+        return cls(b"".join([part for part in parts if part]), np.ascontiguousarray(places), stamps)
+
+    @classmethod
+    def joined(cls, batches: "Sequence[RecordBatch]") -> "RecordBatch":
+        """Batches made by `of`, or slices of them, as one; a single one is returned as it is."""
+        if len(batches) == 1:
+            return batches[0]
+        buffers, places, end = [], [], 0
+        for batch in batches:
+            if not len(batch):
+                continue
+            # Their bytes lie side by side, in order.
+            start = int(batch.key_at[0])
+            stop = int(batch.value_at[-1]) + max(0, int(batch.value_size[-1]))
+            shift = end - start
+            places.append(np.stack((batch.key_at + shift, batch.key_size, batch.value_at + shift, batch.value_size)))
+            buffers.append(batch._buffer[start:stop])
+            end += stop - start
+        if not buffers:
+            return cls.of(())
+        stamps = np.stack(
+            (
+                np.concatenate([batch.offsets for batch in batches]),
+                np.concatenate([batch.timestamps for batch in batches]),
+            )
+        )
+        return cls(b"".join(buffers), np.concatenate(places, axis=1).astype(np.int32), stamps)
 
     @classmethod
     def read(cls, stretches: Sequence[Stretch]) -> "RecordBatch":
