@@ -14,6 +14,7 @@ from aiokafka.errors import IllegalOperation
 from aiokafka.structs import TopicPartition
 
 from infra import metrics
+from infra.kafka_security import aiokafka_options
 from state.engine import Engine
 from state.shard import Checkpoint, Shard
 from topics import specs
@@ -65,7 +66,7 @@ class ShardWriter:
         self._lock = asyncio.Lock()
         self._failure: Exception | None = None
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            **aiokafka_options(bootstrap),
             transactional_id=f"{topics.group}.{partition}",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=512 * 1024,

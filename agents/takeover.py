@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store, forget_expired
 from agents.checkpoint import ShardTopics, ShardWriter
+from infra.kafka_security import confluent_options
 from state import rows
 from state.rows import Cut
 from state.shard import Shard
@@ -97,7 +98,7 @@ def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer
     """
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **confluent_options(bootstrap),
             "group.id": group,
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

@@ -6,6 +6,7 @@ from typing import Any
 
 import faust
 import structlog
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from redis.asyncio import Redis
 
 from agents.app import HeadraceApp, Places, WorkerOptions
@@ -24,10 +25,11 @@ from api.limits import RateLimits
 from api.listing import Listing
 from api.page.views import page_routes
 from api.producer import LogWriter
-from api.redis_client import close_redis, redis_client
+from api.redis_client import close_redis, redis_client, say_refusal
 from api.requests import Presets
 from api.shared_limits import SharedLimits
 from api.views import ROUTES, Shared, mount
+from infra.kafka_security import security_of
 from infra.open_files import allow_open_files
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
@@ -72,6 +74,7 @@ def create_app(
         settings.group,
         broker=servers,
         broker_producer=servers.replace("headrace://", "kafka://"),
+        broker_credentials=_credentials(bootstrap),
         store="memory://",
         datadir=folder,
         topic_partitions=settings.partitions,
@@ -122,7 +125,7 @@ def create_app(
     app.task(app.keep_reading_lists)
     app.task(app.keep_judging_index)
     writer = LogWriter(bootstrap, settings.partitions)
-    redis = _redis(settings.redis_url)
+    redis = _redis(settings)
     namespace = f"{settings.app}:{settings.version}"
     cache = ListCache(redis, namespace)
     shared = Shared(writer, _presets(settings.scenarios), Listing(app, writer, cache))
@@ -134,6 +137,7 @@ def create_app(
         app.add_opener(exchange.start)
         app.add_closer(exchange.stop)
     if redis is not None:
+        app.task(lambda: say_refusal(redis))
         app.add_closer(lambda: close_redis(redis))
     app.add_closer(writer.stop)
     return app
@@ -190,9 +194,23 @@ def _signals(path: Path | None) -> SignalTable:
         raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
 
 
-def _redis(url: str | None) -> Redis | None:
+def _credentials(bootstrap: str) -> Credentials | None:
+    """What Faust's own clients show to the brokers."""
+    security = security_of(bootstrap)
+    context = security.ssl_context()
+    if security.authenticates:
+        return SASLCredentials(
+            username=security.username, password=security.password, ssl_context=context, mechanism=security.mechanism
+        )
+    return None if context is None else SSLCredentials(context)
+
+
+def _redis(settings: Settings) -> Redis | None:
+    if settings.redis_url is None:
+        return None
+    password = None if settings.redis_password is None else settings.redis_password.get_secret_value()
     try:
-        return None if url is None else redis_client(url)
+        return redis_client(settings.redis_url.get_secret_value(), password, settings.redis_ca_file)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from error
 

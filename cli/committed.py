@@ -6,6 +6,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from infra.kafka_security import confluent_options
+
 ANSWER_TIMEOUT_S = 30.0
 _BATCH = 5_000
 #: Offsets from the end in which the last record is looked for first; markers and aborted records take offsets too.
@@ -29,7 +31,7 @@ class CommittedLog:
         self.topic = topic
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **confluent_options(bootstrap),
                 "group.id": "headrace-reader",  # required, never used: partitions are assigned by hand
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",

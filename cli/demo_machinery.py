@@ -15,6 +15,7 @@ from infra.child_process import ChildProcess
 from infra.embedded_kafka import EmbeddedKafka
 from infra.file_lock import FileLock
 from infra.kafka_probe import free_port, is_free
+from infra.kafka_security import KAFKA_SECURITY_PREFIX
 from infra.settings import Settings, variable_of
 
 #: The first start on a machine compiles the models' loops.
@@ -115,6 +116,8 @@ def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say)
         variable_of("web_port"): str(port),
         # A key would have to be made, and shown, for a worker that nobody else reaches.
         variable_of("api_keys"): "",
+        # The demo's own broker speaks plain text.
+        **{name: "" for name in os.environ if name.startswith(KAFKA_SECURITY_PREFIX)},
     }
     log_file = folder / "worker.log"
     with FileLock(folder / "worker.lock") as lock:

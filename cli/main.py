@@ -26,6 +26,7 @@ from cli.versions import UnknownVersion, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
 from infra.embedded_kafka import BrokerError
+from infra.kafka_probe import BrokerRefused
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
 from ingestion.event_table import NothingPositive, UnknownRule
@@ -36,7 +37,7 @@ from topics.specs import TopicMismatch, TopicsUnavailable
 from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
-    *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
+    *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
     *(ReplayError, VersionInUse, UnknownVersion, BadVersionRecord, KeyRefused),

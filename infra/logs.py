@@ -85,5 +85,7 @@ def configure_logs(log_format: Literal["console", "json"] = "console", level: st
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Its debug lines tell of every statement that it compiles: hundreds of thousands, and a start of minutes.
+    logging.getLogger("numba").setLevel(logging.WARNING)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, root.level))
