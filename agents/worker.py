@@ -145,10 +145,16 @@ def create_app(
 
 def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
     """What the worker's HTTP interface is guarded by. Raises SettingsError where it would be open to others."""
-    if settings.api_keys is None and not is_loopback(settings.web_host):
+    metrics_host = settings.metrics_host or settings.web_host
+    for variable, host in (("HEADRACE_WEB_HOST", settings.web_host), ("HEADRACE_METRICS_HOST", metrics_host)):
+        if settings.api_keys is None and not is_loopback(host):
+            raise SettingsError(
+                f"{variable}={host!r} can be reached by others, and no keys are asked for: name a file of keys in "
+                f"HEADRACE_API_KEYS (`headrace keys create NAME --scope read` makes it), or set {variable}=127.0.0.1"
+            )
+    if settings.metrics_port == settings.web_port:
         raise SettingsError(
-            f"HEADRACE_WEB_HOST={settings.web_host!r} can be reached by others, and no keys are asked for: name a file of keys in "
-            "HEADRACE_API_KEYS (`headrace keys create NAME --scope read` makes it), or set HEADRACE_WEB_HOST=127.0.0.1"
+            f"HEADRACE_METRICS_PORT={settings.metrics_port} is HEADRACE_WEB_PORT: set it to another port"
         )
     try:
         keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
@@ -165,6 +171,7 @@ def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
         limits=ConnectionLimits(most=_most_connections(settings)),
         limiter=limiter,
         metrics_open=settings.metrics_open,
+        admin=None if settings.metrics_port is None else (metrics_host, settings.metrics_port),
     )
 
 

@@ -102,7 +102,7 @@ async def refusal(client: Redis) -> str | None:
     except (AuthenticationError, NoPermissionError) as error:
         return (
             f"Redis refuses us ({error}): check the user and password in REDIS_URL, or HEADRACE_REDIS_PASSWORD (or its file), "
-            "and that the user may run PING, GET, SET, DEL and EVAL on the keys of this worker"
+            "and that the user may run PING, GET, SET, DEL, EVAL and TIME on the keys of this worker"
         )
     except (RedisError, OSError) as error:
         if (cause := _tls_failure(error)) is not None:

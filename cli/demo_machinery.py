@@ -116,6 +116,7 @@ def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say)
         variable_of("web_port"): str(port),
         # A key would have to be made, and shown, for a worker that nobody else reaches.
         variable_of("api_keys"): "",
+        variable_of("metrics_port"): "",
         # The demo's own broker speaks plain text.
         **{name: "" for name in os.environ if name.startswith(KAFKA_SECURITY_PREFIX)},
     }

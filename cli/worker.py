@@ -59,6 +59,11 @@ def worker() -> None:
     pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
     if not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
+    metrics_host = settings.metrics_host or settings.web_host
+    if settings.metrics_port is not None and not is_free(metrics_host, settings.metrics_port):
+        raise PortTaken(
+            f"port {settings.metrics_port} of {metrics_host} is in use: set HEADRACE_METRICS_PORT to another"
+        )
     load_kernels()
     _require_guarded(settings)
     _await_broker(settings)

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
         None, description="JSON file of API keys; without one, web_host must be a loopback address"
     )
     api_key: Secret | None = Field(None, description="that commands show to a worker which asks for one")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="what needs the scope admin is answered there, and not at web_port"
+    )
+    metrics_host: str | None = Field(None, min_length=1, description="of metrics_port; without it, web_host")
     metrics_open: bool = Field(False, description="whether metrics can be read without a key")
     cors_origins: str = Field("", description="of web pages that may ask, separated by commas")
     rate_limit: float = Field(
