@@ -16,7 +16,7 @@ import faust
 import structlog
 from faust.types import TP
 
-from agents import catalog, experiment_metrics, feedback, items, ranking, scoring_metrics, users
+from agents import catalog, disk_metrics, experiment_metrics, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.scoring import Scorer
@@ -152,7 +152,10 @@ class HeadraceApp(faust.App):
             self.engine.replica.serve_base(partition)
         self.followers.follow(set(range(self.options.partitions)) - partitions)
         self.ready = self.started_once = True
-        log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(time.perf_counter() - began, 2))
+        took = time.perf_counter() - began
+        if fresh:
+            metrics.RESTORE_SECONDS.observe(took)
+        log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(took, 2))
 
     def _take_foreign(self, partition: int, rows: Rows) -> None:
         """Rows of videos that another worker owns."""
@@ -407,6 +410,7 @@ class HeadraceApp(faust.App):
             metrics.HEAD_RATE.labels(head).set(mean)
         if engine.tally is not None:
             experiment_metrics.publish(engine.tally, engine.shards)
+        disk_metrics.publish(engine.shards.values(), self.options.folder)
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
         active = int(engine.replica.active.sum())

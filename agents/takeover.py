@@ -14,6 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store, forget_expired
 from agents.checkpoint import ShardTopics, ShardWriter
+from infra import metrics
 from infra.kafka_security import confluent_options
 from state import rows
 from state.rows import Cut
@@ -87,6 +88,7 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path) 
         users.close()
         items.close()
         raise
+    metrics.RESTORE_ROWS.inc(restored)
     log.info("shard restored", shard=partition, rows_read=restored, positions=cut.next)
     return Shard(partition, users, items, cut)
 

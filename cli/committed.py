@@ -121,6 +121,24 @@ class CommittedLog:
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
 
 
+def record_at(bootstrap: str, topic: str, partition: int, offset: int, timeout_s: float) -> Message | None:
+    """The record at an offset, or the next one; None if there is none within `timeout_s`."""
+    consumer = Consumer(
+        {
+            **confluent_options(bootstrap),
+            "group.id": "headrace-reader",
+            "enable.auto.commit": False,
+            "log_level": 0,  # what goes wrong is no record
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset)])
+        message = consumer.poll(timeout_s)
+        return None if message is None or message.error() is not None else message
+    finally:
+        consumer.close()
+
+
 def read_committed(bootstrap: str, topic: str) -> list[Message]:
     """Every committed record of the topic, each partition in order."""
     with CommittedLog(bootstrap, topic) as log:

@@ -15,6 +15,7 @@ from cli.chaos import chaos
 from cli.demo import demo
 from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
+from cli.doctor import doctor
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
@@ -66,6 +67,7 @@ def _root() -> None:
 register(broker)
 register(chaos)
 register(demo)
+register(doctor)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
