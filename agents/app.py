@@ -21,7 +21,7 @@ from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.scoring import Scorer
 from agents.takeover import changelog_consumer, take_over
-from infra import metrics
+from infra import metrics, tracing
 from online_models.heads import HEADS
 from state.engine import Engine
 from state.index import EXACT_BELOW
@@ -232,8 +232,12 @@ class HeadraceApp(faust.App):
                 await self._read_lists_until(shard, records[first].timestamp)
             if shard is None or not self._owns(shard):
                 return
-            with metrics.STEP_SECONDS.labels(topic if topic in _NAMED else "evidence").time():
+            agent, began_ns = topic if topic in _NAMED else "evidence", time.time_ns()
+            with metrics.STEP_SECONDS.labels(agent).time():
                 step(shard, records[first : first + chunk])
+            if tracing.spans is not None:
+                count = min(chunk, len(records) - first)
+                tracing.spans.done(f"learn {agent}", began_ns, {"headrace.shard": partition, "headrace.records": count})
             if shard.pending.size_bytes > PENDING_BYTES:
                 await self.checkpoint(partition)
             first = min(first + chunk, len(records))

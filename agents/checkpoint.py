@@ -13,10 +13,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation
 from aiokafka.structs import TopicPartition
 
-from infra import metrics
+from infra import metrics, tracing
 from infra.kafka_security import aiokafka_options
 from state.engine import Engine
 from state.shard import Checkpoint, Shard
+from state.stages import Stages
 from topics import specs
 from topics.dead_letter import MAX_REQUEST_BYTES
 
@@ -106,25 +107,32 @@ class ShardWriter:
         self._failure = self._failure or reason
 
     async def _checkpoint(self, engine: Engine, shard: Shard) -> float:
-        began = time.perf_counter()
+        began, began_ns, stages = time.perf_counter(), time.time_ns(), Stages()
         # 6. At a batch boundary (this line does not await): copy, swap buffers; learning goes on into new ones.
         taken = shard.swap(engine.users, engine.replica, engine.origin)
+        stages.mark("copy")
         await self._producer.begin_transaction()
         # 7. Send everything, and look at every answer.
         reached = await self._send(taken)
+        stages.mark("send")
         # 8. The positions, as a copy for Kafka's own tools; the cut record is the truth. Then the commit.
         await self._producer.send_offsets_to_transaction(
             {TopicPartition(topic, self.partition): offset for topic, offset in taken.cut.next.items()},
             self.topics.group,
         )
         await self._producer.commit_transaction()
+        stages.mark("commit")
         # 9. Only now the disk, one write batch a store, and the slots may be evicted again.
         await asyncio.to_thread(_store, shard, taken, reached)
         shard.stored()
         engine.users.unpin(taken.pinned)
+        stages.mark("store")
         took = time.perf_counter() - began
         metrics.CHECKPOINT_SECONDS.observe(took)
         metrics.CHECKPOINT_ROWS.inc(len(taken))
+        if tracing.spans is not None:
+            told = {"headrace.shard": self.partition, "headrace.rows": len(taken)}
+            tracing.spans.done("checkpoint", began_ns, told, [(began_ns, stages.seconds)])
         return took
 
     async def _send(self, taken: Checkpoint) -> dict[str, int]:

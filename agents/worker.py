@@ -1,5 +1,6 @@
 """The composition root of a worker: Faust app, tables, agents and the API on one loop."""
 
+import asyncio
 import secrets
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from api.redis_client import close_redis, redis_client, say_refusal
 from api.requests import Presets
 from api.shared_limits import SharedLimits
 from api.views import ROUTES, Shared, mount
+from infra import tracing
 from infra.kafka_security import security_of
 from infra.open_files import allow_open_files
 from infra.settings import Settings, SettingsError
@@ -140,7 +142,13 @@ def create_app(
         app.task(lambda: say_refusal(redis))
         app.add_closer(lambda: close_redis(redis))
     app.add_closer(writer.stop)
+    app.add_opener(_start_tracing)
+    app.add_closer(lambda: asyncio.to_thread(tracing.stop))
     return app
+
+
+async def _start_tracing() -> None:
+    tracing.start()
 
 
 def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:

@@ -21,7 +21,7 @@ from api.producer import LogWriter
 from api.rendering import items_of
 from api.requests import DEFAULT_N, ListRequest
 from api.schemas import Item, Recommendations
-from infra import metrics
+from infra import metrics, tracing
 from state.errors import StateError
 from state.experiment import Arm
 from state.lists import PersonalList, Wish, list_inputs, personal_list
@@ -93,6 +93,9 @@ class Listing:
         ask.stages.mark("encode")
         for stage, seconds in ask.stages.seconds:
             metrics.STAGE_SECONDS.labels(stage).observe(seconds)
+        if tracing.spans is not None and (parts := tracing.REQUEST_STAGES.get()) is not None:
+            took = sum(seconds for _, seconds in ask.stages.seconds)
+            parts.append((time.time_ns() - int(took * 1e9), ask.stages.seconds))
         return body
 
     async def forget(self, user_id: str) -> None:

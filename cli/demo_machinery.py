@@ -14,8 +14,8 @@ from cli.worker_client import WorkerClient, WorkerUnavailable, base_url
 from infra.child_process import ChildProcess
 from infra.embedded_kafka import EmbeddedKafka
 from infra.file_lock import FileLock
+from infra.kafka_address import KAFKA_SECURITY_PREFIX
 from infra.kafka_probe import free_port, is_free
-from infra.kafka_security import KAFKA_SECURITY_PREFIX
 from infra.settings import Settings, variable_of
 
 #: The first start on a machine compiles the models' loops.

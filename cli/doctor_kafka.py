@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from cli.findings import Finding, fail, ok, warn
 from infra.embedded_kafka import read_record
+from infra.kafka_address import kafka_address
 from infra.kafka_probe import Answer, ask, cluster_at
-from infra.kafka_security import KafkaAddress, kafka_address, security_of
+from infra.kafka_security import KafkaAddress, security_of
 from infra.settings import Settings
 from topics.cluster import TopicState, latest_arrival_ms, release, topic_states
 from topics.groups import committed, log_bounds, members

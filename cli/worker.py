@@ -19,8 +19,8 @@ from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 from cli.active_version import VersionSwitched, VersionWatch, followed
 from cli.event_loop import run_to_end
 from infra.embedded_kafka import BrokerError, open_broker
+from infra.kafka_address import kafka_address
 from infra.kafka_probe import ask_or_raise, is_free
-from infra.kafka_security import kafka_address
 from infra.logs import configure_logs
 from infra.settings import Settings
 from state.errors import StateError

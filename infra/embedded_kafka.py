@@ -29,10 +29,10 @@ import structlog
 
 from infra.child_process import ChildProcess
 from infra.file_lock import FileLock
+from infra.kafka_address import kafka_address
 from infra.kafka_config import HOST, SecureListeners, server_properties
 from infra.kafka_jars import JarsUnavailableError, cache_dir, kafka_jars
 from infra.kafka_probe import ask_or_raise, cluster_at, free_port, is_free
-from infra.kafka_security import kafka_address
 from infra.settings import Settings
 
 RECORD_SCHEMA = 1

@@ -11,7 +11,7 @@ from typing import Literal
 import structlog
 
 # Their INFO lines tell of every partition and rebalance step: hundreds a start. Shown at debug only.
-CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access")
+CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access", "opentelemetry")
 # What every start on a fresh broker says while its group coordinator comes up, at ERROR.
 HARMLESS = ("GroupCoordinatorNotAvailableError", "CoordinatorLoadInProgressError")
 SERVICE_MARK = "[^"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from cli.worker_process import worker_environment
+from infra.kafka_address import kafka_address
 from infra.kafka_probe import ask, free_port
-from infra.kafka_security import kafka_address
 from infra.settings import PREFIX, Settings
 from tests.agents.running_worker import HOST, RunningWorker, handled
 from tests.secure_kafka import PASSWORD, USERNAME, SecureKafka, secure_kafka

@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from infra.kafka_address import kafka_address, security_from
 from infra.kafka_security import (
     KafkaAddress,
-    KafkaSecurity,
     aiokafka_options,
     confluent_options,
-    kafka_address,
     security_of,
 )
 from infra.settings import PREFIX, Settings, SettingsError
@@ -103,7 +102,7 @@ def test_an_address_shows_no_secret_and_keeps_it() -> None:
 )
 def test_what_does_not_fit_together_is_named(values: dict[str, str], told: str) -> None:
     with pytest.raises(SettingsError, match=told) as caught:
-        KafkaSecurity.of(Settings(**values))
+        security_from(Settings(**values))
     assert PASSWORD not in str(caught.value)
 
 
