@@ -1,11 +1,12 @@
 """Traces by OpenTelemetry, where an operator has named a collector (`OTEL_EXPORTER_OTLP_ENDPOINT`); nothing else is loaded or done.
 
 Flows in: what was done, told when it is over, with when it began and its stages. Flows out: spans, sent by a thread of the SDK's own
-over OTLP (HTTP), which drops what finds no room. Always holds: no id of a user or video is in a span, and while `spans` is None tracing
-costs whoever could tell it something one comparison.
+over OTLP (HTTP), which drops what finds no room. Always holds: no id of a user or video is in a span, and while `spans` is None
+tracing costs whoever could tell it something one comparison.
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -20,8 +21,8 @@ log = structlog.get_logger(__name__)
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SERVICE = "headrace"
-#: For the spans that wait when a worker stops.
-FLUSH_TIMEOUT_MS = 2_000
+#: For the spans that wait when a worker stops, in seconds.
+LAST_SPANS_S = 2.0
 
 #: What a stage was, and the seconds that it took; they follow each other.
 Stage = tuple[str, float]
@@ -79,8 +80,10 @@ class Spans:
 
     def stop(self) -> None:
         """Send what waits, if the collector takes it soon, and end."""
-        self._provider.force_flush(FLUSH_TIMEOUT_MS)
-        self._provider.shutdown()
+        # The SDK's own time-outs do not count tries that are repeated: with a collector away it took half a minute.
+        ending = threading.Thread(target=self._provider.shutdown, name="spans-end", daemon=True)
+        ending.start()
+        ending.join(LAST_SPANS_S)
 
 
 #: Takes what is done; None where nobody wants to know. Ask anew each time.
@@ -103,7 +106,7 @@ def start() -> None:
         return
     # OTEL_SERVICE_NAME comes first.
     resource = Resource.create() if "OTEL_SERVICE_NAME" in os.environ else Resource.create({SERVICE_NAME: SERVICE})
-    provider = TracerProvider(resource=resource)
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     spans = Spans(provider)
     log.info("tracing", endpoint=next(os.environ[name] for name in reversed(ENDPOINTS) if os.environ.get(name)))

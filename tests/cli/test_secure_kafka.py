@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cli.worker_process import worker_environment
@@ -16,6 +17,7 @@ from infra.kafka_address import kafka_address
 from infra.kafka_probe import ask, free_port
 from infra.settings import PREFIX, Settings
 from tests.agents.running_worker import HOST, RunningWorker, handled
+from tests.otlp_collector import Collector
 from tests.secure_kafka import PASSWORD, USERNAME, SecureKafka, secure_kafka
 
 pytestmark = pytest.mark.broker
@@ -36,8 +38,30 @@ def headrace(
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_worker_learns_and_answers_over_sasl_and_tls(kafka: SecureKafka, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def worker(
+    kafka: SecureKafka, collector: Collector, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningWorker]:
     settings = kafka.settings(app="secure", log_level="debug")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        running = RunningWorker(kafka.sasl, tmp_path_factory.mktemp("worker"), **settings)  # type: ignore[arg-type]
+    with running:
+        running.wait(lambda _: "worker ready" in running.log, READY_TIMEOUT_S)
+        yield running
+        assert running.stop() == 0
+    assert PASSWORD not in running.log
+
+
+def test_a_worker_learns_and_answers_over_sasl_and_tls(
+    kafka: SecureKafka, worker: RunningWorker, tmp_path: Path
+) -> None:
     file = tmp_path / "events.jsonl"
     at_ms = int(time.time() * 1000) - 60_000
     events = [
@@ -45,19 +69,33 @@ def test_a_worker_learns_and_answers_over_sasl_and_tls(kafka: SecureKafka, tmp_p
         for n in range(30)
     ]
     file.write_text("".join(json.dumps(event) + "\n" for event in events))
-    with RunningWorker(kafka.sasl, tmp_path / "worker", **settings) as worker:  # type: ignore[arg-type]
-        worker.wait(lambda totals: totals is not None and "worker ready" in worker.log, READY_TIMEOUT_S)
-        done = headrace(kafka.sasl, tmp_path / "ingest", kafka.settings(app="secure"), "ingest", str(file))
-        assert done.returncode == 0, done.stderr
-        worker.wait(lambda totals: handled(totals) == 30)
-        with urllib.request.urlopen(f"http://{HOST}:{worker.port}/v1/recommend/u1?n=2", timeout=5) as answer:
-            assert json.load(answer)["source"] == "owner"
-        body = json.dumps({"user_id": "u1", "video_id": "v1", "event": "view"}).encode()
-        with urllib.request.urlopen(f"http://{HOST}:{worker.port}/v1/events", body, timeout=5) as answer:
-            assert json.load(answer)["accepted"] == 1
-        worker.wait(lambda totals: handled(totals) == 31)
-        assert worker.stop() == 0
-    assert PASSWORD not in worker.log + done.stdout + done.stderr
+    done = headrace(kafka.sasl, tmp_path, kafka.settings(app="secure"), "ingest", str(file))
+    assert done.returncode == 0, done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
+    worker.wait(lambda totals: handled(totals) == 30)
+    with urllib.request.urlopen(f"http://{HOST}:{worker.port}/v1/recommend/u1?n=2", timeout=5) as answer:
+        assert json.load(answer)["source"] == "owner"
+    body = json.dumps({"user_id": "u1", "video_id": "v1", "event": "view"}).encode()
+    with urllib.request.urlopen(f"http://{HOST}:{worker.port}/v1/events", body, timeout=5) as answer:
+        assert json.load(answer)["accepted"] == 1
+    worker.wait(lambda totals: handled(totals) == 31)
+
+
+def test_what_a_worker_does_is_traced(worker: RunningWorker, collector: Collector) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    url = f"http://{HOST}:{worker.port}/v1/recommend/traced?n=2"
+    assert httpx.get(url, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}).status_code == 200
+    event = json.dumps({"user_id": "traced", "video_id": "v1", "event": "like"}).encode()
+    with urllib.request.urlopen(f"http://{HOST}:{worker.port}/v1/events", event, timeout=5) as answer:
+        assert answer.status == 202
+    request = collector.wait(lambda span: span.trace_id.hex() == trace and span.name == "GET /v1/recommend/{user_id}")
+    stages = collector.below(request)
+    assert stages[:4] == ["filter", "candidates", "rank", "diversify"]
+    assert stages[-1] == "encode"
+    collector.wait(lambda span: span.name == "learn interactions")
+    checkpoint = collector.wait(lambda span: span.name == "checkpoint")
+    assert collector.below(checkpoint) == ["copy", "send", "commit", "store"]
+    assert "traced" not in "".join(map(str, collector.spans))
 
 
 def asked(bootstrap: str, monkeypatch: pytest.MonkeyPatch, **settings: object) -> str | None:
@@ -68,7 +106,7 @@ def asked(bootstrap: str, monkeypatch: pytest.MonkeyPatch, **settings: object) -
         monkeypatch.setenv(PREFIX + name.upper(), str(value))
     address = kafka_address(Settings(kafka_bootstrap_servers=bootstrap))
     assert address is not None
-    answer = ask(address)
+    answer = ask(address, 3.0)
     assert PASSWORD not in repr(answer)
     return None if answer.cluster_id is not None else answer.refused or answer.hint
 
