@@ -16,14 +16,14 @@ import faust
 import structlog
 from faust.types import TP, Message
 
-from agents import catalog, experiment_metrics, feedback, items, ranking, scoring_metrics, users
+from agents import catalog, disk_metrics, experiment_metrics, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
 from agents.scoring import Scorer
 from agents.snapshot_start import StartFrom
 from agents.takeover import changelog_consumer, take_over
 from agents.turn import Turn
-from infra import metrics
+from infra import metrics, tracing
 from online_models.heads import HEADS
 from state.engine import Engine
 from state.index import EXACT_BELOW
@@ -165,7 +165,10 @@ class HeadraceApp(faust.App):
             self.engine.replica.serve_base(partition)
         self.followers.follow(set(range(self.options.partitions)) - partitions)
         self.ready = self.started_once = True
-        log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(time.perf_counter() - began, 2))
+        took = time.perf_counter() - began
+        if fresh:
+            metrics.RESTORE_SECONDS.observe(took)
+        log.info("shards owned", shards=sorted(self.engine.shards), seconds=round(took, 2))
 
     def _take_foreign(self, partition: int, rows: Rows) -> None:
         """Rows of videos that another worker owns."""
@@ -252,8 +255,12 @@ class HeadraceApp(faust.App):
                 await self._read_lists_until(shard, records[first].timestamp)
             if shard is None or not self._owns(shard):
                 return
-            with metrics.STEP_SECONDS.labels(topic if topic in _NAMED else "evidence").time():
+            agent, began_ns = topic if topic in _NAMED else "evidence", time.time_ns()
+            with metrics.STEP_SECONDS.labels(agent).time():
                 step(shard, records[first : first + chunk])
+            if tracing.spans is not None:
+                count = min(chunk, len(records) - first)
+                tracing.spans.done(f"learn {agent}", began_ns, {"headrace.shard": partition, "headrace.records": count})
             if shard.pending.size_bytes > PENDING_BYTES:
                 await self.checkpoint(partition)
             first, late_s = min(first + chunk, len(records)), 0.0
@@ -434,6 +441,7 @@ class HeadraceApp(faust.App):
             metrics.HEAD_RATE.labels(head).set(mean)
         if engine.tally is not None:
             experiment_metrics.publish(engine.tally, engine.shards)
+        disk_metrics.publish(engine.shards.values(), self.options.folder)
         metrics.SHARDS.set(len(engine.shards))
         metrics.USERS.set(len(engine.users))
         active = int(engine.replica.active.sum())

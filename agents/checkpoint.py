@@ -14,9 +14,11 @@ from aiokafka.errors import IllegalOperation
 from aiokafka.structs import TopicPartition
 
 from agents.turn import Turn
-from infra import metrics
+from infra import metrics, tracing
+from infra.kafka_security import aiokafka_options
 from state.engine import Engine
 from state.shard import Checkpoint, Shard
+from state.stages import Stages
 from topics import specs
 from topics.dead_letter import MAX_REQUEST_BYTES
 
@@ -68,7 +70,7 @@ class ShardWriter:
         self._lock = asyncio.Lock()
         self._failure: Exception | None = None
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            **aiokafka_options(bootstrap),
             transactional_id=f"{topics.group}.{partition}",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=512 * 1024,
@@ -110,26 +112,32 @@ class ShardWriter:
         self._failure = self._failure or reason
 
     async def _checkpoint(self, engine: Engine, shard: Shard) -> float:
-        began = time.perf_counter()
-        turn = Turn()
+        began, began_ns, stages, turn = time.perf_counter(), time.time_ns(), Stages(), Turn()
         # 6. At a batch boundary (this line does not await): copy, swap buffers; learning goes on into new ones.
         taken = shard.swap(engine.users, engine.replica, engine.origin)
         worked_s = turn.end()
+        stages.mark("copy")
         await self._producer.begin_transaction()
         # 7. Send everything, and look at every answer.
         reached, sending_s = await self._send(taken)
+        stages.mark("send")
         # 8. The positions, as a copy for Kafka's own tools; the cut record is the truth. Then the commit.
         await self._producer.send_offsets_to_transaction(
             {TopicPartition(topic, self.partition): offset for topic, offset in taken.cut.next.items()},
             self.topics.group,
         )
         await self._producer.commit_transaction()
+        stages.mark("commit")
         # 9. Only now the disk, one write batch a store, and the slots may be evicted again.
         worked_s += sending_s + await asyncio.to_thread(_store, shard, taken, reached)
         shard.stored()
         engine.users.unpin(taken.pinned)
+        stages.mark("store")
         metrics.CHECKPOINT_SECONDS.observe(time.perf_counter() - began)
         metrics.CHECKPOINT_ROWS.inc(len(taken))
+        if tracing.spans is not None:
+            told = {"headrace.shard": self.partition, "headrace.rows": len(taken)}
+            tracing.spans.done("checkpoint", began_ns, told, [(began_ns, stages.seconds)])
         return worked_s
 
     async def _send(self, taken: Checkpoint) -> tuple[dict[str, int], float]:

@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
 from agents.checkpoint import ShardTopics
+from infra.kafka_security import confluent_options
 from state.snapshot import Manifest, PackedFile, SnapshotError, unpack
 from state.snapshot_store import SnapshotStore
 from state.store import RocksStore
@@ -119,7 +120,7 @@ def _check_log(bootstrap: str, manifest: Manifest, files: list[PackedFile]) -> N
     names = [file.topic for file in files]
     ids = topic_ids(bootstrap, names)
     lows, highs = log_bounds(bootstrap, manifest.partitions, names)
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=quiet_log())
+    admin = AdminClient(confluent_options(bootstrap), logger=quiet_log())
     age_s = abs(time.time() - manifest.created_ms / 1000)
     for file in files:
         what = f"{file.topic}[{file.partition}]"

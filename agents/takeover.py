@@ -15,6 +15,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check_fresh, check_store, forget_expired
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.snapshot_start import StartFrom, fill_stores
+from infra import metrics
+from infra.kafka_security import confluent_options
 from state import rows
 from state.rows import Cut
 from state.shard import Shard
@@ -92,6 +94,7 @@ def _restore(bootstrap: str, topics: ShardTopics, partition: int, folder: Path, 
         users.close()
         items.close()
         raise
+    metrics.RESTORE_ROWS.inc(restored)
     log.info("shard restored", shard=partition, rows_read=restored, positions=cut.next)
     return Shard(partition, users, items, cut)
 
@@ -103,7 +106,7 @@ def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer
     """
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **confluent_options(bootstrap),
             "group.id": group,
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

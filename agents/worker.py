@@ -1,5 +1,6 @@
 """The composition root of a worker: Faust app, tables, agents and the API on one loop."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, cast
 
 import faust
 import structlog
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.types import Message
 from redis.asyncio import Redis
 
@@ -30,10 +32,12 @@ from api.listing import Listing
 from api.page.views import page_routes
 from api.peers import MAX_CONNECTIONS, Peers
 from api.producer import LogWriter
-from api.redis_client import close_redis, redis_client
+from api.redis_client import close_redis, redis_client, say_refusal
 from api.requests import Presets
 from api.shared_limits import SharedLimits
 from api.views import ROUTES, Shared, mount
+from infra import tracing
+from infra.kafka_security import security_of
 from infra.open_files import allow_open_files
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
@@ -70,6 +74,7 @@ def create_app(
         settings.group,
         broker=servers,
         broker_producer=servers.replace("headrace://", "kafka://"),
+        broker_credentials=_credentials(bootstrap),
         store="memory://",
         datadir=folder,
         topic_partitions=settings.partitions,
@@ -124,7 +129,7 @@ def create_app(
     app.task(app.keep_reading_lists)
     app.task(app.keep_judging_index)
     writer = LogWriter(bootstrap, settings.partitions)
-    redis = _redis(settings.redis_url)
+    redis = _redis(settings)
     namespace = f"{settings.app}:{settings.version}"
     cache = ListCache(redis, namespace)
     peers = Peers()
@@ -142,8 +147,11 @@ def create_app(
         app.add_opener(exchange.start)
         app.add_closer(exchange.stop)
     if redis is not None:
+        app.task(lambda: say_refusal(redis))
         app.add_closer(lambda: close_redis(redis))
     app.add_closer(writer.stop)
+    app.add_opener(_start_tracing)
+    app.add_closer(lambda: asyncio.to_thread(tracing.stop))
     return app
 
 
@@ -162,12 +170,22 @@ def engine_options(settings: Settings) -> EngineOptions:
     )
 
 
+async def _start_tracing() -> None:
+    tracing.start()
+
+
 def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
     """What the worker's HTTP interface is guarded by. Raises SettingsError where it would be open to others."""
-    if settings.api_keys is None and not is_loopback(settings.web_host):
+    metrics_host = settings.metrics_host or settings.web_host
+    for variable, host in (("HEADRACE_WEB_HOST", settings.web_host), ("HEADRACE_METRICS_HOST", metrics_host)):
+        if settings.api_keys is None and not is_loopback(host):
+            raise SettingsError(
+                f"{variable}={host!r} can be reached by others, and no keys are asked for: name a file of keys in "
+                f"HEADRACE_API_KEYS (`headrace keys create NAME --scope read` makes it), or set {variable}=127.0.0.1"
+            )
+    if settings.metrics_port == settings.web_port:
         raise SettingsError(
-            f"HEADRACE_WEB_HOST={settings.web_host!r} can be reached by others, and no keys are asked for: name a file of keys in "
-            "HEADRACE_API_KEYS (`headrace keys create NAME --scope read` makes it), or set HEADRACE_WEB_HOST=127.0.0.1"
+            f"HEADRACE_METRICS_PORT={settings.metrics_port} is HEADRACE_WEB_PORT: set it to another port"
         )
     try:
         keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
@@ -184,6 +202,7 @@ def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
         limits=ConnectionLimits(most=_most_connections(settings)),
         limiter=limiter,
         metrics_open=settings.metrics_open,
+        admin=None if settings.metrics_port is None else (metrics_host, settings.metrics_port),
     )
 
 
@@ -219,9 +238,23 @@ def _signals(path: Path | None) -> SignalTable:
         raise SettingsError(f"HEADRACE_SIGNALS={str(path)!r}: {error}") from error
 
 
-def _redis(url: str | None) -> Redis | None:
+def _credentials(bootstrap: str) -> Credentials | None:
+    """What Faust's own clients show to the brokers."""
+    security = security_of(bootstrap)
+    context = security.ssl_context()
+    if security.authenticates:
+        return SASLCredentials(
+            username=security.username, password=security.password, ssl_context=context, mechanism=security.mechanism
+        )
+    return None if context is None else SSLCredentials(context)
+
+
+def _redis(settings: Settings) -> Redis | None:
+    if settings.redis_url is None:
+        return None
+    password = None if settings.redis_password is None else settings.redis_password.get_secret_value()
     try:
-        return None if url is None else redis_client(url)
+        return redis_client(settings.redis_url.get_secret_value(), password, settings.redis_ca_file)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL: {error}") from error
 

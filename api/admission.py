@@ -19,7 +19,7 @@ from aiohttp import web
 from api.bodies import Bodies
 from api.caller import BY_PEER
 from api.cors import Cors
-from api.errors import Problem
+from api.errors import Problem, not_found
 from api.keys import Client, KeyRing, Scope
 from api.middleware import Handler, route_of
 from api.scopes import CLIENT, OPEN, SEES_FIGURES, needed
@@ -51,6 +51,7 @@ class Admission:
     keys : None asks for no keys
     metrics_open : lets everybody read what is counted
     limiter : None limits nobody
+    admin_port : where what needs the scope admin is answered, and nowhere else; None answers it everywhere
     cost_bytes : of events in one request that count as one request
     """
 
@@ -62,17 +63,24 @@ class Admission:
         limiter: Limiter | None = None,
         *,
         metrics_open: bool = False,
+        admin_port: int | None = None,
         cost_bytes: int = 16_384,
     ) -> None:
         self._keys, self._cors, self._bodies, self._limiter = keys, cors or Cors(), bodies or Bodies(), limiter
         self._metrics_open, self._cost_bytes = metrics_open, cost_bytes
+        self._admin_port = admin_port
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve the request if it may be. Raises Problem."""
         if self._cors.enabled and (answer := self._cors.preflight(request)) is not None:
             return answer
+        outside = self._admin_port is not None and _port_of(request) != self._admin_port
+        if outside and request.match_info.http_exception is None and _is_for_admins(request):
+            raise not_found("there is nothing here")
         client = self._local(request) if self._keys is None else self._known(self._keys, request)
+        if outside:
+            request[SEES_FIGURES] = False
         held = await self._bodies.take(request)
         try:
             if self._limiter is None or client is None:
@@ -139,6 +147,16 @@ class Admission:
                 {"Retry-After": str(seconds)},
             )
         return cost
+
+
+def _port_of(request: web.Request) -> int | None:
+    """The port that the request came to; None of a connection that is gone."""
+    name = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return None if name is None else int(name[1])
+
+
+def _is_for_admins(request: web.Request) -> bool:
+    return needed(request.method, route_of(request)) is Scope.ADMIN
 
 
 def token_of(request: web.Request) -> str | None:

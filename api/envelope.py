@@ -15,7 +15,8 @@ from aiohttp import web
 from api.access_log import AccessLog
 from api.browser_headers import secure
 from api.cors import Cors
-from api.middleware import Handler
+from api.middleware import Handler, method_of, route_of
+from infra import tracing
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 #: What proxies and tracers make: UUIDs, hex, ULIDs. Anything else is not taken: it would stand in our logs.
@@ -44,7 +45,10 @@ class Envelope:
         request[REQUEST_ID] = request_id
         # Each request has a task, and so a context, of its own: nothing has to be unbound.
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        response = await handler(request)
+        if tracing.spans is None:
+            response = await handler(request)
+        else:
+            response = await _traced(tracing.spans, request, handler, request_id)
         self._access_log.note(request, response, time.perf_counter() - began)
         return response
 
@@ -60,3 +64,30 @@ class Envelope:
         if given is not None and _SANE.fullmatch(given):
             return given
         return f"{self._prefix}{next(self._numbers):08x}"
+
+
+async def _traced(spans: tracing.Spans, request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    """Serve the request, and tell of it: a span under its client's, if it came with one, and its stages below."""
+    began_ns = time.time_ns()
+    parts: list[tuple[int, list[tuple[str, float]]]] = []
+    tracing.REQUEST_STAGES.set(parts)
+    status = 500
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        method, route = method_of(request), route_of(request)
+        spans.done(
+            f"{method} {route}",
+            began_ns,
+            {
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": status,
+                "headrace.request_id": request_id,
+            },
+            parts,
+            headers=request.headers,
+            failed=status >= 500,
+        )

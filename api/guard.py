@@ -29,6 +29,7 @@ class Guard:
     ----------
     keys : None asks for no keys
     metrics_open : lets everybody read what is counted
+    admin : host and port of a second door, for what needs the scope admin; None: there is one door for all
     limiter : None limits nobody
     """
 
@@ -39,11 +40,19 @@ class Guard:
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     limiter: Limiter | None = None
     metrics_open: bool = False
+    admin: tuple[str, int] | None = None
 
     def application(self) -> web.Application:
         """An application without routes, guarded but for its connections; for those see `runner`."""
         envelope = Envelope(self.access_log, self.cors)
-        admission = Admission(self.keys, self.cors, self.bodies, self.limiter, metrics_open=self.metrics_open)
+        admission = Admission(
+            self.keys,
+            self.cors,
+            self.bodies,
+            self.limiter,
+            metrics_open=self.metrics_open,
+            admin_port=None if self.admin is None else self.admin[1],
+        )
         app = web.Application(middlewares=[envelope.wrap, problems, admission.admit], client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(envelope.dress)
         return app
@@ -60,3 +69,10 @@ class WebServer(Web):
         super().__init__(app)
         self.web_app = guard.application()
         self._runner = guard.runner(self.web_app)
+        self._admin = guard.admin
+
+    async def start_server(self) -> None:
+        """Open the doors."""
+        await super().start_server()
+        if self._admin is not None:
+            await web.TCPSite(self._runner, *self._admin).start()

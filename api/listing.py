@@ -25,7 +25,7 @@ from api.producer import LogWriter
 from api.rendering import items_of
 from api.requests import DEFAULT_N, MAX_WAIT_MS, ListRequest
 from api.schemas import Item, Recommendations
-from infra import metrics
+from infra import metrics, tracing
 from state.errors import StateError
 from state.experiment import Arm
 from state.lists import PersonalList, Wish, list_inputs, personal_list
@@ -125,6 +125,9 @@ class Listing:
         if caller.hop is None and found.answer.as_of_ms:
             age_s = max(0, _now_ms() - found.answer.as_of_ms) / 1000
             metrics.ANSWER_AGE.labels(found.answer.source).observe(age_s)
+        if tracing.spans is not None and (parts := tracing.REQUEST_STAGES.get()) is not None:
+            took = sum(seconds for _, seconds in ask.stages.seconds)
+            parts.append((time.time_ns() - int(took * 1e9), ask.stages.seconds))
         return Listed(body, found.step)
 
     async def forget(self, user_id: str) -> None:

@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 
 from api.errors import Problem, unavailable
 from infra import metrics
+from infra.kafka_security import aiokafka_options
 from topics.partitions import partition_of
 
 #: A client waits this long for the broker's acknowledgement, then is told to come again.
@@ -38,7 +39,7 @@ class LogWriter:
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    **aiokafka_options(self._bootstrap),
                     enable_idempotence=True,
                     linger_ms=LINGER_MS,
                     request_timeout_ms=int(ACK_TIMEOUT_S * 1000),

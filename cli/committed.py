@@ -6,6 +6,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from infra.kafka_security import confluent_options
+
 ANSWER_TIMEOUT_S = 30.0
 _BATCH = 5_000
 #: Offsets from the end in which the last record is looked for first; markers and aborted records take offsets too.
@@ -29,7 +31,7 @@ class CommittedLog:
         self.topic = topic
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **confluent_options(bootstrap),
                 "group.id": "headrace-reader",  # required, never used: partitions are assigned by hand
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -125,6 +127,24 @@ class CommittedLog:
 
 #: What a consumer says while a broker is away; it tries again by itself.
 _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
+
+
+def record_at(bootstrap: str, topic: str, partition: int, offset: int, timeout_s: float) -> Message | None:
+    """The record at an offset, or the next one; None if there is none within `timeout_s`."""
+    consumer = Consumer(
+        {
+            **confluent_options(bootstrap),
+            "group.id": "headrace-reader",
+            "enable.auto.commit": False,
+            "log_level": 0,  # what goes wrong is no record
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset)])
+        message = consumer.poll(timeout_s)
+        return None if message is None or message.error() is not None else message
+    finally:
+        consumer.close()
 
 
 def read_committed(bootstrap: str, topic: str) -> list[Message]:

@@ -14,6 +14,7 @@ from cli.worker_client import WorkerClient, WorkerUnavailable, base_url
 from infra.child_process import ChildProcess
 from infra.embedded_kafka import EmbeddedKafka
 from infra.file_lock import FileLock
+from infra.kafka_address import KAFKA_SECURITY_PREFIX
 from infra.kafka_probe import free_port, is_free
 from infra.settings import Settings, variable_of
 
@@ -115,6 +116,9 @@ def own_worker(settings: Settings, folder: Path, kafka: EmbeddedKafka, say: Say)
         variable_of("web_port"): str(port),
         # A key would have to be made, and shown, for a worker that nobody else reaches.
         variable_of("api_keys"): "",
+        variable_of("metrics_port"): "",
+        # The demo's own broker speaks plain text.
+        **{name: "" for name in os.environ if name.startswith(KAFKA_SECURITY_PREFIX)},
     }
     log_file = folder / "worker.log"
     with FileLock(folder / "worker.lock") as lock:

@@ -16,6 +16,7 @@ from cli.demo import demo
 from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
 from cli.digest import digest
+from cli.doctor import doctor
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
@@ -30,6 +31,7 @@ from cli.versions import UnknownVersion, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
 from infra.embedded_kafka import BrokerError
+from infra.kafka_probe import BrokerRefused
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
 from ingestion.event_table import NothingPositive, UnknownRule
@@ -40,7 +42,7 @@ from topics.specs import TopicMismatch, TopicsUnavailable
 from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
-    *(SettingsError, BrokerError, TopicMismatch, TopicsUnavailable),
+    *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
     *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
@@ -70,6 +72,7 @@ register(broker)
 register(chaos)
 register(demo)
 register(digest)
+register(doctor)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")

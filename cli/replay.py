@@ -68,7 +68,9 @@ def replay(
         live, _ = followed(settings, broker.bootstrap)
         name = version or next_version([*known_versions(broker.bootstrap, settings.app), live.version])
         # Its HTTP port is for whoever wants to look at the building; the workers' own stays theirs.
-        building = Settings(version=name, web_host=HOST, web_port=free_port(HOST), advertised_url=None)
+        building = Settings(
+            version=name, web_host=HOST, web_port=free_port(HOST), advertised_url=None, metrics_port=None
+        )
         _require_idle(building, live, broker)
         console.print(f"Building version {name} from the beginning of the topics; {live.version} goes on serving")
         ensure_topics(broker.bootstrap, specs(building.app, name, building.partitions))

@@ -19,7 +19,8 @@ from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 from cli.active_version import VersionSwitched, VersionWatch, followed
 from cli.event_loop import run_to_end
 from infra.embedded_kafka import BrokerError, open_broker
-from infra.kafka_probe import cluster_at, is_free
+from infra.kafka_address import kafka_address
+from infra.kafka_probe import ask_or_raise, is_free
 from infra.logs import configure_logs
 from infra.settings import Settings
 from state.errors import StateError
@@ -61,6 +62,11 @@ def worker() -> None:
     pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
     if not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
+    metrics_host = settings.metrics_host or settings.web_host
+    if settings.metrics_port is not None and not is_free(metrics_host, settings.metrics_port):
+        raise PortTaken(
+            f"port {settings.metrics_port} of {metrics_host} is in use: set HEADRACE_METRICS_PORT to another"
+        )
     sys.setswitchinterval(SWITCH_S)
     load_kernels()
     _require_guarded(settings)
@@ -130,18 +136,24 @@ def load_kernels() -> None:
 
 
 def _await_broker(settings: Settings) -> None:
-    """Wait for the broker that the operator named, for as long as it takes; the embedded one is started, not awaited."""
-    servers = settings.kafka_bootstrap_servers
-    if not servers:
+    """Wait for the broker that the operator named, for as long as it takes; the embedded one is started, not awaited.
+
+    Raises BrokerRefused where one is there that will not speak with us, and SettingsError as `kafka_address`.
+    """
+    servers = kafka_address(settings)
+    if servers is None:
         return
 
     def say(state: RetryCallState) -> None:
         seconds = state.next_action.sleep if state.next_action else 0.0
-        log.warning(f"no Kafka broker answers at {servers} (KAFKA_BOOTSTRAP_SERVERS); trying again", seconds=seconds)
+        hint = state.outcome.result().hint if state.outcome else ""
+        log.warning(
+            f"no Kafka broker answers at {servers} (KAFKA_BOOTSTRAP_SERVERS){hint}; trying again", seconds=seconds
+        )
 
     wait = wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S)
-    Retrying(wait=wait, retry=retry_if_result(lambda cluster: cluster is None), before_sleep=say)(
-        cluster_at, servers, BROKER_PROBE_S
+    Retrying(wait=wait, retry=retry_if_result(lambda answer: answer.cluster_id is None), before_sleep=say)(
+        ask_or_raise, servers, BROKER_PROBE_S
     )
 
 

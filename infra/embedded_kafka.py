@@ -29,9 +29,10 @@ import structlog
 
 from infra.child_process import ChildProcess
 from infra.file_lock import FileLock
-from infra.kafka_config import HOST, server_properties
+from infra.kafka_address import kafka_address
+from infra.kafka_config import HOST, SecureListeners, server_properties
 from infra.kafka_jars import JarsUnavailableError, cache_dir, kafka_jars
-from infra.kafka_probe import cluster_at, free_port, is_free
+from infra.kafka_probe import ask_or_raise, cluster_at, free_port, is_free
 from infra.settings import Settings
 
 RECORD_SCHEMA = 1
@@ -68,12 +69,20 @@ class EmbeddedKafka:
     home : folder of Headrace; created if need be
     port : to listen on; by default the last start's, or a free one
     cache : where Kafka's jars are kept; by default the user's cache folder
+    secure : listeners with TLS and SASL beside its own, for tests
     """
 
-    def __init__(self, home: Path, *, port: int | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        port: int | None = None,
+        cache: Path | None = None,
+        secure: SecureListeners | None = None,
+    ) -> None:
         self.folder = home.resolve() / "kafka"
         self.log_file = self.folder / "broker.log"
-        self._port, self._cache = port, cache
+        self._port, self._cache, self._secure = port, cache, secure
         self._owner = FileLock(self.folder / "owner.lock")
         self._child: ChildProcess | None = None
         self._bootstrap = ""
@@ -192,7 +201,7 @@ class EmbeddedKafka:
         cluster_id = record.get("cluster_id") or new_cluster_id()
         self._bootstrap = f"{HOST}:{port}"
         properties = self.folder / "server.properties"
-        properties.write_text(server_properties(self.folder / "data", port, controller_port))
+        properties.write_text(server_properties(self.folder / "data", port, controller_port, self._secure))
         record = {"schema": RECORD_SCHEMA, "bootstrap": self._bootstrap, "port": port, "cluster_id": cluster_id}
         _write_whole(self.folder / "broker.json", json.dumps(record))
         if not (self.folder / "data" / "meta.properties").exists():
@@ -213,7 +222,15 @@ class EmbeddedKafka:
         return former if isinstance(former, int) and is_free(HOST, former) else free_port(HOST)
 
     def _format(self, jars: list[Path], properties: Path, cluster_id: str) -> None:
-        arguments = ("format", "--cluster-id", cluster_id, "--config", str(properties), "--ignore-formatted")
+        arguments: tuple[str, ...] = (
+            "format",
+            "--cluster-id",
+            cluster_id,
+            "--config",
+            str(properties),
+            "--ignore-formatted",
+        )
+        arguments += () if self._secure is None else tuple(self._secure.format_arguments())
         command = _java(jars, "kafka.tools.StorageTool", *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if done.returncode != 0:
@@ -275,14 +292,20 @@ def open_broker(settings: Settings) -> Iterator[Broker]:
     ------
     BrokerError
         Nobody answers at `KAFKA_BOOTSTRAP_SERVERS`, or the embedded broker cannot be started.
+    BrokerRefused
+        Somebody does, and will not speak with us.
+    SettingsError
+        What the settings say of security cannot be used.
     """
-    if settings.kafka_bootstrap_servers:
-        if cluster_at(settings.kafka_bootstrap_servers, timeout_s=10.0) is None:
+    servers = kafka_address(settings)
+    if servers is not None:
+        answer = ask_or_raise(servers, timeout_s=10.0)
+        if answer.cluster_id is None:
             raise BrokerError(
-                f"no Kafka broker answers at {settings.kafka_bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS); "
-                "start it, correct the variable, or unset it to use the embedded broker"
+                f"no Kafka broker answers at {servers} (KAFKA_BOOTSTRAP_SERVERS); "
+                "start it, correct the variable, or unset it to use the embedded broker" + answer.hint
             )
-        yield Broker(settings.kafka_bootstrap_servers, lambda: None)
+        yield Broker(servers, lambda: None)
         return
     broker = EmbeddedKafka(settings.home)
     bootstrap = _start_or_find(broker)

@@ -3,13 +3,58 @@
 Ports and the data folder flow in, the text of `server.properties` flows out.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HOST = "127.0.0.1"
 NODE_ID = 1
 
 
-def server_properties(data: Path, port: int, controller_port: int) -> str:
+@dataclass(frozen=True)
+class SecureListeners:
+    """Two more listeners, for tests of how clients speak to brokers that ask for more: TLS with SASL, and TLS with certificates.
+
+    Attributes
+    ----------
+    sasl_port, tls_port : to listen on; the first asks for a user, the second for a client's certificate
+    keystore, truststore : PEM: the broker's key and certificates, and the certificates of the CA that clients' come from
+    username, password : the one user, of SCRAM and PLAIN
+    """
+
+    sasl_port: int
+    tls_port: int
+    keystore: Path
+    truststore: Path
+    username: str
+    password: str = field(repr=False)
+
+    def properties(self) -> dict[str, str]:
+        """What the broker has to be told."""
+        jaas = "org.apache.kafka.common.security"
+        return {
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.keystore),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.truststore),
+            "listener.name.tls.ssl.client.auth": "required",
+            "listener.name.sasl.sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512,PLAIN",
+            "listener.name.sasl.scram-sha-256.sasl.jaas.config": f"{jaas}.scram.ScramLoginModule required;",
+            "listener.name.sasl.scram-sha-512.sasl.jaas.config": f"{jaas}.scram.ScramLoginModule required;",
+            "listener.name.sasl.plain.sasl.jaas.config": (
+                f'{jaas}.plain.PlainLoginModule required user_{self.username}="{self.password}";'
+            ),
+        }
+
+    def format_arguments(self) -> list[str]:
+        """What makes the user, when the broker's folder is made."""
+        return [
+            part
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for part in ("--add-scram", f"{mechanism}=[name={self.username},password={self.password}]")
+        ]
+
+
+def server_properties(data: Path, port: int, controller_port: int, secure: SecureListeners | None = None) -> str:
     """Text of `server.properties` for a broker that keeps its log in `data` and serves on `port`."""
     values: dict[str, str | int] = {
         "process.roles": "broker,controller",
@@ -46,6 +91,12 @@ def server_properties(data: Path, port: int, controller_port: int) -> str:
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         "log.cleaner.io.buffer.size": 512 * 1024,
     }
+    if secure is not None:
+        more = f",SASL://{HOST}:{secure.sasl_port},TLS://{HOST}:{secure.tls_port}"
+        values["listeners"] = f"{values['listeners']}{more}"
+        values["advertised.listeners"] = f"{values['advertised.listeners']}{more}"
+        values["listener.security.protocol.map"] = f"{values['listener.security.protocol.map']},SASL:SASL_SSL,TLS:SSL"
+        values |= secure.properties()
     return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
 
 

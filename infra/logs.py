@@ -11,7 +11,7 @@ from typing import Literal
 import structlog
 
 # Their INFO lines tell of every partition and rebalance step: hundreds a start. Shown at debug only.
-CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access")
+CHATTY_LOGGERS = ("aiokafka", "faust", "mode", "aiohttp.access", "opentelemetry")
 # What every start on a fresh broker says while its group coordinator comes up, at ERROR.
 HARMLESS = ("GroupCoordinatorNotAvailableError", "CoordinatorLoadInProgressError")
 SERVICE_MARK = "[^"
@@ -85,5 +85,7 @@ def configure_logs(log_format: Literal["console", "json"] = "console", level: st
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # Its debug lines tell of every statement that it compiles: hundreds of thousands, and a start of minutes.
+    logging.getLogger("numba").setLevel(logging.WARNING)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, root.level))

@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError
@@ -24,6 +24,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,60}$")]
 _BASE_URL = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?/?")
 SnapshotName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")]
 ServerAddress = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
+#: A setting of this type may be given as a file: `X_FILE` names one whose text is X, but for line ends behind it.
+Secret = Annotated[SecretStr, Field(min_length=1)]
+FILE_SUFFIX = "_FILE"
 
 
 def _base_url(text: str) -> str:
@@ -47,7 +50,8 @@ class Settings(BaseSettings):
     """One worker's settings; the variable of a field is `HEADRACE_` and its name in capitals.
 
     `Settings()` reads the environment; a value given as argument wins. `KAFKA_BOOTSTRAP_SERVERS`, `REDIS_URL` and
-    `MLFLOW_TRACKING_URI` carry no prefix, as other tools read them too. An empty variable counts as not set.
+    `MLFLOW_TRACKING_URI` carry no prefix, as other tools read them too. An empty variable counts as not set. What is secret is
+    a `Secret`, which may come from a file and is shown nowhere.
 
     Raises
     ------
@@ -67,7 +71,16 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".headrace"), description="state, broker data and logs")
     data: Path | None = Field(None, description="folder of the data sets")
     kafka_bootstrap_servers: ServerAddress | None = Field(None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
-    redis_url: ServerAddress | None = Field(None, validation_alias="REDIS_URL")
+    kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_username: str | None = Field(None, min_length=1)
+    kafka_password: Secret | None = None
+    kafka_ca_file: Path | None = Field(None, description="PEM; without it, whom the system trusts")
+    kafka_cert_file: Path | None = Field(None, description="PEM, of the client, where brokers ask for it")
+    kafka_key_file: Path | None = Field(None, description="PEM, of the client's certificate, not encrypted")
+    redis_url: Secret | None = Field(None, validation_alias="REDIS_URL", description="it may have a password in it")
+    redis_password: Secret | None = Field(None, description="where it is not in REDIS_URL")
+    redis_ca_file: Path | None = Field(None, description="PEM, for rediss://; without it, whom the system trusts")
     snapshots: ServerAddress | None = Field(
         None, description="folder or fsspec URL of snapshots; where it is not set, `snapshots` in `home`"
     )
@@ -83,7 +96,11 @@ class Settings(BaseSettings):
     api_keys: Path | None = Field(
         None, description="JSON file of API keys; without one, web_host must be a loopback address"
     )
-    api_key: SecretStr | None = Field(None, description="that commands show to a worker which asks for one")
+    api_key: Secret | None = Field(None, description="that commands show to a worker which asks for one")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="what needs the scope admin is answered there, and not at web_port"
+    )
+    metrics_host: str | None = Field(None, min_length=1, description="of metrics_port; without it, web_host")
     metrics_open: bool = Field(False, description="whether metrics can be read without a key")
     cors_origins: str = Field("", description="of web pages that may ask, separated by commas")
     rate_limit: float = Field(
@@ -121,7 +138,7 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         problems = unknown_variables(os.environ)
         try:
-            super().__init__(**values)
+            super().__init__(**{**_from_files(problems), **values})
         except ValidationError as error:
             problems += [_malformed(dict(detail)) for detail in error.errors()]
         if problems:
@@ -165,6 +182,7 @@ def variable_of(field: str) -> str:
 def unknown_variables(names: Iterable[str]) -> list[str]:
     """One complaint for each of `names` that has our prefix and sets nothing, in alphabetical order."""
     known = [variable_of(field) for field in Settings.model_fields]
+    known += [variable_of(field) + FILE_SUFFIX for field in SECRETS]
     complaints = []
     for name in sorted(names):
         if name.startswith(PREFIX) and name not in known:
@@ -173,7 +191,32 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     return complaints
 
 
+#: Fields that hold what nobody may read.
+SECRETS = tuple(name for name, field in Settings.model_fields.items() if Secret in get_args(field.annotation))
+
+
+def _from_files(problems: list[str]) -> dict[str, str]:
+    """Secrets that are given as files, by field; what is wrong is added to `problems`."""
+    values = {}
+    for field in SECRETS:
+        variable = variable_of(field)
+        path = os.environ.get(variable + FILE_SUFFIX)
+        if not path:
+            continue
+        if os.environ.get(variable):
+            problems.append(f"{variable} and {variable + FILE_SUFFIX} are both set: unset one")
+            continue
+        try:
+            values[field] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            problems.append(f"{variable + FILE_SUFFIX}={path!r}: {why}")
+    return values
+
+
 def _malformed(detail: dict[str, Any]) -> str:
-    field = str(detail["loc"][0])
-    variable = variable_of(field) if field in Settings.model_fields else field
+    field = next((name for name in Settings.model_fields if detail["loc"][0] in (name, variable_of(name))), None)
+    if field in SECRETS:
+        return f"{variable_of(str(field))}: {detail['msg']}"
+    variable = str(detail["loc"][0]) if field is None else variable_of(field)
     return f"{variable}={detail['input']!r}: {detail['msg']}"

@@ -5,7 +5,9 @@ record. Always holds: rows and offset are written in one RocksDB batch, so a sto
 changelog prefix.
 """
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +55,19 @@ def _trouble(path: Path, error: Exception) -> Exception:
     return StoreCorrupt(f"{path} cannot be used ({error}): remove that folder, it is rebuilt from its changelog")
 
 
+def peek(path: Path, key: bytes) -> bytes | None:
+    """One row of a store that another process may have open: nothing is written. Raises StoreCorrupt."""
+    try:
+        db = rocksdict.Rdict(str(path), rocksdict.Options(raw_mode=True), access_type=rocksdict.AccessType.read_only())
+        try:
+            value = db.get(key)
+        finally:
+            db.close()
+    except Exception as error:
+        raise _trouble(path, error) from error
+    return None if value is None else bytes(value)
+
+
 class Store(Protocol):
     """What the engine asks of a store."""
 
@@ -79,6 +94,9 @@ class Store(Protocol):
 
     def note_topic(self, topic_id: str) -> None:
         """Note the topic that the rows are of, before the first of them is written."""
+
+    def disk_bytes(self) -> int:
+        """What it takes on the disk."""
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -123,6 +141,10 @@ class MemoryStore:
     def note_topic(self, topic_id: str) -> None:
         """Note the topic that the rows are of."""
         self._topic_id = topic_id
+
+    def disk_bytes(self) -> int:
+        """Nothing."""
+        return 0
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -222,6 +244,14 @@ class RocksStore:
         batch = rocksdict.WriteBatch(raw_mode=True)
         batch.put(TOPIC_KEY, topic_id.encode())
         self._put(batch)
+
+    def disk_bytes(self) -> int:
+        """Size of its files. RocksDB may remove one while they are counted."""
+        size = 0
+        for entry in os.scandir(self._path):
+            with suppress(FileNotFoundError):
+                size += entry.stat().st_size
+        return size
 
     def close(self) -> None:
         """Flush and let go of the folder. Raises DiskFull or StoreCorrupt."""

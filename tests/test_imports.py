@@ -12,7 +12,7 @@ ORDER = ("infra", "topics", "online_models", "state", "agents", "api", "ingestio
 EXEMPT = {"agents/worker.py"}
 SETTINGS = "infra.settings"
 # Below the composition roots values are passed, not settings.
-MAY_READ_SETTINGS = {"agents/worker.py", "infra/embedded_kafka.py"}
+MAY_READ_SETTINGS = {"agents/worker.py", "infra/embedded_kafka.py", "infra/kafka_address.py"}
 
 
 def sources(package: str) -> list[Path]:

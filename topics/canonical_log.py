@@ -13,6 +13,7 @@ from itertools import groupby
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from infra.kafka_security import confluent_options
 from topics.canonical_order import CanonicalOrder, Stream, event_stream
 from topics.record_batch import RecordBatch
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS, TopicMismatch, TopicsUnavailable
@@ -64,7 +65,7 @@ class CanonicalLog:
         self._until = until
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **confluent_options(bootstrap),
                 "group.id": "headrace-replay",  # required, never used: partitions are assigned by hand
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",

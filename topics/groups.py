@@ -10,6 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from infra.kafka_security import confluent_options
 from topics.specs import INTERACTIONS, USERS, VIDEOS, TopicsUnavailable
 
 #: Topics that all versions read.
@@ -47,7 +48,7 @@ def committed(bootstrap: str, group: str, partitions: int) -> Places:
     places: Places = {topic: {} for topic in SHARED}
     # Asked by a group's name, a consumer reads its offsets without joining it.
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, **_UNSTABLE, **_QUIET}
+        confluent_options(bootstrap) | {"group.id": group, "enable.auto.commit": False} | _UNSTABLE | _QUIET
     )
     try:
         if group in _groups(_admin(bootstrap)):
@@ -64,7 +65,7 @@ def committed(bootstrap: str, group: str, partitions: int) -> Places:
 
 def log_bounds(bootstrap: str, partitions: int, topics: Sequence[str] = SHARED) -> tuple[Places, Places]:
     """First and next offset of each partition of the topics. Raises TopicsUnavailable."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "headrace-bounds", **_QUIET})
+    consumer = Consumer(confluent_options(bootstrap) | {"group.id": "headrace-bounds"} | _QUIET)
     lows: Places = {topic: {} for topic in topics}
     highs: Places = {topic: {} for topic in topics}
     try:
@@ -125,7 +126,7 @@ def delete_topics(bootstrap: str, names: Sequence[str]) -> list[str]:
 
 def _admin(bootstrap: str) -> AdminClient:
     """Keep it until its futures are done: those of a client that is gone never are."""
-    return AdminClient({"bootstrap.servers": bootstrap, **_QUIET})
+    return AdminClient(confluent_options(bootstrap) | _QUIET)
 
 
 def _groups(admin: AdminClient) -> set[str]:

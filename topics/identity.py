@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
+from infra.kafka_security import confluent_options
 from topics.specs import TopicsUnavailable, quiet_log
 
 #: What a broker without topic ids answers.
@@ -22,7 +23,7 @@ def topic_ids(bootstrap: str, names: Sequence[str], timeout_s: float = 20.0) -> 
     TopicsUnavailable
         The brokers did not answer, or know no such topic.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=quiet_log())
+    admin = AdminClient(confluent_options(bootstrap), logger=quiet_log())
     try:
         answers = admin.describe_topics(TopicCollection(list(names)), request_timeout=timeout_s)
         ids = {name: str(answer.result().topic_id) for name, answer in answers.items()}

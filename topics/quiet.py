@@ -12,6 +12,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from infra.kafka_security import confluent_options
 from topics.specs import TopicsUnavailable, quiet_log
 
 ANSWER_TIMEOUT_S = 20.0
@@ -37,7 +38,7 @@ def quiet_ends(bootstrap: str, topics: Sequence[str], partitions: int, timeout_s
     TopicsUnavailable
         The brokers did not answer, or know no such topic.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=quiet_log())
+    admin = AdminClient(confluent_options(bootstrap), logger=quiet_log())
     places = [(topic, partition) for topic in topics for partition in range(partitions)]
     deadline = time.monotonic() + timeout_s
     try:

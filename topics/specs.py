@@ -11,6 +11,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from infra.kafka_security import confluent_options
+
 INTERACTIONS: Final = "interactions"
 DEAD: Final = "interactions.dead"
 VIDEOS: Final = "videos"
@@ -88,7 +90,7 @@ def specs(app: str, version: str, partitions: int, replication: int = 1) -> list
 def producer_config(bootstrap: str) -> dict[str, Any]:
     """Return settings of a confluent-kafka producer that agrees with us on partitions and loses and doubles nothing."""
     return {
-        "bootstrap.servers": bootstrap,
+        **confluent_options(bootstrap),
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
@@ -116,7 +118,7 @@ def ensure_topics(bootstrap: str, topics: Sequence[TopicSpec], timeout_s: float 
     """
     deadline = time.monotonic() + timeout_s
     # the client's log would say once a second on stderr what the error says once
-    admin = AdminClient({"bootstrap.servers": bootstrap}, logger=quiet_log())
+    admin = AdminClient(confluent_options(bootstrap), logger=quiet_log())
     try:
         existing = _partition_counts(admin, bootstrap, timeout_s)
         missing = [spec for spec in topics if spec.name not in existing]

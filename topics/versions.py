@@ -14,6 +14,7 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from infra.kafka_security import confluent_options
 from topics.specs import TopicSpec, TopicsUnavailable, evidence_topic, producer_config
 
 KEY: Final = b"active"
@@ -78,7 +79,7 @@ def next_version(known: Iterable[str]) -> str:
 def known_versions(bootstrap: str, app: str) -> list[str]:
     """Versions that have topics, in the order of their numbers. Raises TopicsUnavailable."""
     try:
-        topics = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=ANSWER_TIMEOUT_S).topics
+        topics = AdminClient(confluent_options(bootstrap)).list_topics(timeout=ANSWER_TIMEOUT_S).topics
     except KafkaException as error:
         raise TopicsUnavailable(f"Kafka at {bootstrap}: {error.args[0].str()}") from error
     before, after = evidence_topic(app, "\0").split("\0")
@@ -90,7 +91,7 @@ def versions_consumer(bootstrap: str, app: str) -> Consumer:
     """A consumer that reads the topic of versions from its beginning, and says where it ends."""
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **confluent_options(bootstrap),
             "group.id": f"{app}-versions",  # required, never used: the partition is assigned by hand
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

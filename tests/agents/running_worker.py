@@ -54,10 +54,10 @@ class RunningWorker:
         return self.log_file.read_text(errors="replace")
 
     def totals(self) -> dict[str, int]:
-        """What `/readyz` says is learned; empty while nobody answers."""
+        """What `/readyz` says is learned; empty while nobody answers, and where it is said at another port."""
         try:
             with urllib.request.urlopen(f"http://{HOST}:{self.port}/readyz", timeout=2) as answer:
-                return dict(json.load(answer)["totals"])
+                return dict(json.load(answer).get("totals", {}))
         except (OSError, urllib.error.URLError):
             return {}
 

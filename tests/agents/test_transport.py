@@ -263,4 +263,5 @@ def test_an_agent_is_handed_what_it_has_room_for(read: int | None, active: bool,
             flow_control=SimpleNamespace(is_active=lambda: active),
         ),
     )
-    assert Consumer._takes_at_once(given, SimpleNamespace(tp=tp, offset=5)) is expected
+    message: Any = SimpleNamespace(tp=tp, offset=5)
+    assert Consumer._takes_at_once(given, message) is expected

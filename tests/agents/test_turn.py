@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from agents import turn
 from agents.turn import LATE_SHARE, LEAST_S, MOST_S, Turn
 
 
@@ -21,7 +20,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(turn.time, "perf_counter", made)
+    monkeypatch.setattr("agents.turn.time.perf_counter", made)
     return made
 
 

@@ -89,6 +89,8 @@ class GuardedThread:
         self.runner = self.guard.runner(app)
         await self.runner.setup()
         await web.TCPSite(self.runner, HOST, self.port).start()
+        if self.guard.admin is not None:
+            await web.TCPSite(self.runner, *self.guard.admin).start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

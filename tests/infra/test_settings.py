@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import PREFIX, Settings, SettingsError, variable_of
+from infra.settings import PREFIX, SECRETS, Settings, SettingsError, variable_of
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +108,46 @@ def test_an_advertised_url_that_is_none_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HEADRACE_ADVERTISED_URL", url)
     with pytest.raises(SettingsError, match=r"HEADRACE_ADVERTISED_URL=.*http://HOST:PORT"):
         Settings()
+
+
+SECRET_VARIABLES = [
+    "HEADRACE_API_KEY",
+    "HEADRACE_KAFKA_PASSWORD",
+    "HEADRACE_REDIS_PASSWORD",
+    "REDIS_URL",
+]
+
+
+@pytest.mark.parametrize("variable", SECRET_VARIABLES)
+def test_a_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str) -> None:
+    assert sorted(map(variable_of, SECRETS)) == SECRET_VARIABLES
+    file = tmp_path / "secret"
+    file.write_text(" s3cret \n")
+    monkeypatch.setenv(f"{variable}_FILE", str(file))
+    settings = Settings()
+    [field] = [field for field in SECRETS if variable_of(field) == variable]
+    assert getattr(settings, field).get_secret_value() == " s3cret "  # but for the end of the line, all of it
+    assert "s3cret" not in repr(settings) + str(settings) + settings.model_dump_json()
+    monkeypatch.setenv(variable, "other")
+    with pytest.raises(SettingsError, match=f"^{variable} and {variable}_FILE are both set: unset one$"):
+        Settings()
+
+
+def test_a_file_of_a_secret_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    monkeypatch.setenv("HEADRACE_KAFKA_PASSWORD_FILE", str(file))
+    with pytest.raises(SettingsError, match=r"^HEADRACE_KAFKA_PASSWORD_FILE='.*secret': No such file or directory$"):
+        Settings()
+    file.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match=r"it is no text in UTF-8"):
+        Settings()
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match=r"^HEADRACE_KAFKA_PASSWORD: .*at least 1"):
+        Settings()
+
+
+def test_a_malformed_secret_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(kafka_password=["s3cret"])
+    assert "HEADRACE_KAFKA_PASSWORD: " in str(caught.value)
+    assert "s3cret" not in str(caught.value)
