@@ -200,16 +200,20 @@ def test_an_owner_that_stands_still_is_passed_over_and_then_left_alone(
     finally:
         two.running.process.send_signal(SIGCONT)
     assert slowest_s < 5
-    deadline = time.monotonic() + 30
-    while one.listed(user).headers.get("X-Answered-By") != "peer":
+    deadline, late, by_peer = time.monotonic() + 30, 0, 1
+    while by_peer < 5:
         assert time.monotonic() < deadline, one.running.log[-3000:]
-        time.sleep(0.2)
-    # What it was asked meanwhile, and nobody waited for, it has not logged as served.
-    served = 2 + sum(1 for _ in range(3) if one.listed(user).headers.get("X-Answered-By") == "peer")
-    while len(logged(bootstrap, user)) < served:
+        if one.listed(user).headers.get("X-Answered-By") == "peer":
+            by_peer += 1
+        else:
+            # It may have been answered, too late: while the owner catches up, or on a machine that is busy.
+            late += 1
+            time.sleep(0.2)
+    while len(logged(bootstrap, user)) < by_peer:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert len(logged(bootstrap, user)) == served
+    # What it was asked while it stood still, and nobody waited for, it has not logged as served.
+    assert len(logged(bootstrap, user)) <= by_peer + late
 
 
 def test_a_worker_that_stops_leaves_at_once_and_answers_go_on(bootstrap: str, pair: tuple[Worker, Worker]) -> None:
