@@ -11,6 +11,7 @@ ones. In turns with them a real worker learns the whole log under a version of i
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,12 @@ def _ask(
     return found
 
 
+def cpu_s() -> float:
+    """Seconds of the processor that processes which were started from here, and have ended, have taken."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def live_rate(samples: Sequence[Sample]) -> float:
     """Events/s from the first sign of progress until all is committed."""
     return (samples[-1].done - samples[0].done) / (samples[-1].at_s - samples[0].at_s)
@@ -97,15 +104,20 @@ def run(bootstrap: str, log: Read, runs: int, core: int) -> dict[str, Any]:
     told("replaying as of then")
     as_of = replay(bootstrap, core, 1, then_ms)
     replays, live, verified = [], [], {}
+    replay_cpu_us, live_cpu_us = [], []
     for number in range(max(2, runs)):
         told(f"replaying {events:,} events")
+        before_s = cpu_s()
         replays.append(replay(bootstrap, core, number + 2))
+        replay_cpu_us.append(1e6 * (cpu_s() - before_s) / events)
         if number < runs:
             told("learning them live")
             identity = f"live-{number}"
             (FOLDER / identity).mkdir()
             turn = Run(bootstrap, identity, FOLDER / identity, events, core, TIMEOUT_S, STALL_S)
+            before_s = cpu_s()
             live.append(live_rate(full_learning.measure(turn, repeats=True)))
+            live_cpu_us.append(1e6 * (cpu_s() - before_s) / events)
             if number == 0:
                 told("comparing")
                 verified = verify(bootstrap, core, identity)
@@ -117,6 +129,8 @@ def run(bootstrap: str, log: Read, runs: int, core: int) -> dict[str, Any]:
         "live_events_per_s": round(median(live)),
         "ratio": round(median(rates) / median(live), 3),
         "spread": {"replay": summary(rates, 0), "live": summary(live, 0)},
+        # Of whole processes, their start and the catalogue included: others on the machine do not count.
+        "cpu_us_per_event": {"replay": round(median(replay_cpu_us), 1), "live": round(median(live_cpu_us), 1)},
         "verify": {name: value for name, value in verified.items() if name != "first"},
         "digest": replays[0]["digests"]["all"],
         "events": events,

@@ -25,7 +25,7 @@ from topics.specs import INTERACTIONS, changelog_topic, ensure_topics, producer_
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
 
-APP, PARTITIONS, EVENTS = "verified", 4, 4_000
+APP, PARTITIONS, EVENTS = "verified", 4, 3_000
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +79,11 @@ def test_a_version_and_its_log(
             if number == len(log) // 2:
                 producer.flush(10)
         producer.flush(10)
-        worker.wait(lambda totals: handled(totals) > 0)
+        worker.wait(lambda totals: handled(totals) > 0, 90)
         # Whatever it has committed by now, and while it goes on.
         status, early = verified(capsys)
         assert (status, early["equal"], early["first"]) == (0, True, [])
-        worker.wait(lambda totals: handled(totals) == len(log))
+        worker.wait(lambda totals: handled(totals) == len(log), 90)
         assert worker.stop() == 0
     status, done = verified(capsys)
     assert (status, done["equal"], done["first"]) == (0, True, [])
