@@ -102,10 +102,20 @@ def await_committed(worker: Contender, run: Run) -> None:
     """Wait until no record of `interactions` or of the evidence lies at or behind the committed positions."""
     app = Settings.model_fields["app"].default
     topics = [INTERACTIONS, evidence_topic(app, run.identity)]
-    consumer = Consumer(
+    deadline = time.monotonic() + run.stall_s
+    with contextlib.closing(position_reader(run.bootstrap, f"{app}.{run.identity}")) as consumer:
+        while not nothing_left(consumer, topics):
+            worker.check()
+            if time.monotonic() > deadline:
+                raise worker.failed(f"evidence was not applied and committed within {run.stall_s:.0f} s")
+
+
+def position_reader(bootstrap: str, group: str) -> Consumer:
+    """A consumer for `nothing_left`, which is no member of the group."""
+    return Consumer(
         {
-            "bootstrap.servers": run.bootstrap,
-            "group.id": f"{app}.{run.identity}",
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             # Evidence that is about to be committed counts as not applied.
@@ -113,17 +123,10 @@ def await_committed(worker: Contender, run: Run) -> None:
             "fetch.wait.max.ms": 10,
         }
     )
-    deadline = time.monotonic() + run.stall_s
-    try:
-        while not _nothing_left(consumer, topics):
-            worker.check()
-            if time.monotonic() > deadline:
-                raise worker.failed(f"evidence was not applied and committed within {run.stall_s:.0f} s")
-    finally:
-        consumer.close()
 
 
-def _nothing_left(consumer: Consumer, topics: list[str]) -> bool:
+def nothing_left(consumer: Consumer, topics: list[str]) -> bool:
+    """Whether no record of these topics lies at or behind the positions that the reader's group has committed."""
     wanted = [TopicPartition(topic, partition) for topic in topics for partition in range(PARTITIONS)]
     committed = consumer.committed(wanted, timeout=10.0)
     # Without a committed position a partition is read from its beginning: an empty one has nothing to wait for.

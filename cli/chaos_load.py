@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
@@ -23,14 +23,9 @@ from topics.partitions import partition_of
 from topics.specs import INTERACTIONS
 
 THREADS: Final = 3
-#: Of all threads together: a worker that has just started has to catch up with it on half a core.
-EVENTS_PER_S: Final = 1_000
 CODECS: Final = ("gzip", "snappy", "lz4", "zstd", "none")
 #: Events a thread sends through one producer; the next one has another codec.
 SEGMENT: Final = 2_000
-#: A generation of a thread: events, its users and those who stay, videos (the same for all threads).
-GENERATION: Final = 6_000
-USERS, STAYING, VIDEOS = 100, 20, 60
 DAY_MS: Final = 86_400_000
 #: Shares of the events: sent once more with their id, followed by an event of any kind, late, followed by nonsense.
 AGAIN, ODD, LATE, NONSENSE = 0.03, 0.03, 0.05, 0.01
@@ -44,6 +39,27 @@ BAD: Final = (
     b'{"event_id":"a","user_id":"u","video_id":"v","event":"watch","at_ms":1,"watch_seconds":-1}',
 )
 _FLUSH_S: Final = 120.0
+
+
+class Shape(NamedTuple):
+    """How much comes, and from how many.
+
+    Attributes
+    ----------
+    events_per_s : of all threads together; by default what a worker that has just started can catch up with on half a core
+    generation : events of a thread before other users and videos come
+    users, staying : of a thread and generation, and those of them who stay
+    videos : of a generation, the same for all threads
+    """
+
+    events_per_s: float = 1_000.0
+    generation: int = 6_000
+    users: int = 100
+    staying: int = 20
+    videos: int = 60
+
+
+CHAOS: Final = Shape()
 
 
 def record_hash(key: bytes | None, value: bytes | None) -> int:
@@ -62,10 +78,11 @@ class Load:
     bootstrap : of a broker, which may go away and come back
     partitions : of `interactions`
     seed : of all that is drawn
+    shape : how much it is
     """
 
-    def __init__(self, bootstrap: str, partitions: int, seed: int) -> None:
-        self._bootstrap, self._partitions, self._seed = bootstrap, partitions, seed
+    def __init__(self, bootstrap: str, partitions: int, seed: int, shape: Shape = CHAOS) -> None:
+        self._bootstrap, self._partitions, self._seed, self._shape = bootstrap, partitions, seed, shape
         #: What the broker acknowledged: by partition and offset, the hash of key and value.
         self.acknowledged: list[dict[int, int]] = [{} for _ in range(partitions)]
         self.sent = 0
@@ -118,7 +135,7 @@ class Load:
                     producer.flush(_FLUSH_S)
                 producer = self._producer(draw.choice(CODECS))
             self._send(producer, record)
-            due = max(due + THREADS / EVENTS_PER_S, time.monotonic() - 1.0)
+            due = max(due + THREADS / self._shape.events_per_s, time.monotonic() - 1.0)
             while (left_s := due - time.monotonic()) > 0 and not self._stop.is_set():
                 producer.poll(min(left_s, 0.1))
             if self._stop.is_set():
@@ -185,14 +202,16 @@ class Load:
     def _events(self, thread: int, draw: random.Random) -> Iterator[Interaction]:
         generation = 0
         while True:
-            audience = Audience(draw.randrange(2**31), USERS, VIDEOS, start_ms=START_MS + generation * DAY_MS)
+            audience = Audience(
+                draw.randrange(2**31), self._shape.users, self._shape.videos, start_ms=START_MS + generation * DAY_MS
+            )
             self._publish(generation, audience)
-            for number, event in enumerate(audience.events(GENERATION)):
+            for number, event in enumerate(audience.events(self._shape.generation)):
                 name = f"{generation}-{thread}-{number}"
                 renamed = msgspec.structs.replace(
                     event,
                     event_id=name,
-                    user_id=f"{_cohort(event.user_id, generation)}.{thread}-{event.user_id}",
+                    user_id=user_name(event.user_id, thread, generation, self._shape),
                     video_id=f"{generation}-{event.video_id}",
                     at_ms=event.at_ms - (draw.randrange(LATEST_MS) if draw.random() < LATE else 0),
                 )
@@ -215,8 +234,10 @@ class Load:
                 produce_videos(self._bootstrap, videos)
 
 
-def _cohort(user_id: str, generation: int) -> str:
-    return "all" if int(user_id.rpartition("-")[2]) < STAYING else str(generation)
+def user_name(user_id: str, thread: int, generation: int, shape: Shape) -> str:
+    """The name of a user of a thread's audience."""
+    stays = int(user_id.rpartition("-")[2]) < shape.staying
+    return f"{'all' if stays else generation}.{thread}-{user_id}"
 
 
 def _quiet_log() -> logging.Logger:

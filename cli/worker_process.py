@@ -55,17 +55,18 @@ class WorkerProcess:
     name : for messages
     bootstrap : of a broker
     home : its HEADRACE_HOME; created if need be
+    port : where it always answers; by default another one after each start
     settings : other settings by field name
     """
 
-    def __init__(self, name: str, bootstrap: str, home: Path, **settings: object) -> None:
+    def __init__(self, name: str, bootstrap: str, home: Path, *, port: int | None = None, **settings: object) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.name, self.home = name, home
         self.log_file = home / "worker.log"
         self.paused = False
         #: Where it answers, once it is started.
-        self.url = ""
-        self._bootstrap, self._settings = bootstrap, settings
+        self.url = "" if port is None else base_url(HOST, port)
+        self._bootstrap, self._port, self._settings = bootstrap, port, settings
         self._lock = FileLock(home / "worker.lock")
         if not self._lock.acquire():
             raise WorkerEnded(f"process {self._lock.path.read_text()} holds {home}: end it")
@@ -106,7 +107,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start it; returns at once."""
-        port = free_port(HOST)
+        port = self._port or free_port(HOST)
         environment = worker_environment(self._bootstrap, self.home, port, self._settings)
         self.url = base_url(HOST, port)
         self._client = WorkerClient(self.url, ASK_TIMEOUT_S)
