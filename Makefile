@@ -5,7 +5,7 @@ CXX ?= c++
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.headrace-installed
-BENCHMARKS := ingest restore freshness memory recall learning quality coldstart serving
+BENCHMARKS := ingest restore freshness memory recall learning quality coldstart serving workers scaling
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench clean
@@ -27,7 +27,7 @@ check: $(STAMP) ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## run the benchmarks, an hour and a half (serving needs wrk); ARGS=--json prints one object each
+bench: $(STAMP) ## run the benchmarks, two hours (serving needs wrk); ARGS=--json prints one object each
 	@for name in $(BENCHMARKS); do echo "bench/$$name.py" >&2 && $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove .venv and what tools cached; .headrace (your state and Kafka's log) stays

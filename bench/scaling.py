@@ -4,9 +4,10 @@ Each turn has a broker and one or two real `headrace worker` processes of its ow
 core (`bench.quota`). They first learn `--warm-up` events, unhindered. Then a backlog of a simulated audience's events is written; the
 clock runs from when it is whole until all of it is learned, and its evidence applied and committed.
 
-events_per_s: of what was left to learn when the backlog was whole. Shares are of a core: of each worker, of the broker, and of all
-that ran on the machine. Where a worker got less than its quota, the machine had no more to give; `cpu_us` is the workers' CPU time
-an event, and `ratio_of_cpu` what the ratio would be if each had got the same.
+events_per_s: of what was left to learn when the backlog was whole; `learned_per_s` until it is learned, without the wait for the last
+evidence and commits. Shares are of a core: of each worker, of the broker, and of all that ran on the machine. Where a worker got less
+than its quota, the machine had no more to give; `cpu_us` is the workers' CPU time an event, and `ratio_of_cpu` what the ratio would be
+if each had got the same. `idle_cpu` is what a worker takes while nothing comes.
 
     python -m bench.scaling --json
 """
@@ -41,6 +42,8 @@ from topics.specs import INTERACTIONS, ensure_topics, evidence_topic, specs
 FOLDER = SCRATCH / "scaling"
 APP, VERSION = "scaling", "v1"
 LOOK_S = 0.2
+#: Nothing comes for so long before and while the workers' CPU time of doing nothing is read.
+IDLE_S = 3.0
 #: Without progress, a turn has failed.
 STALL_S = 120.0
 #: Of the backlog, what must be left when it is whole.
@@ -86,6 +89,7 @@ def timed(
     pids = [worker.pid for worker in workers if worker.pid is not None]
     topics = [INTERACTIONS, evidence_topic(APP, VERSION)]
     waiting = list(events)
+    idle_cpu = _idle_cpu(pids)
     reader = position_reader(broker.bootstrap, f"{APP}.{VERSION}")
     with contextlib.closing(reader), Quota(pids, options.quota):
         produce_events(broker.bootstrap, waiting)
@@ -95,6 +99,7 @@ def timed(
             raise TooShort(f"{options.events - left} events were learned while {options.events} were written")
         before = time.monotonic(), [cpu_s(pid) for pid in [*pids, broker.pid]], _busy_s()
         _await_learned(workers, options.warm_up + options.events)
+        learned_s = time.monotonic() - before[0]
         while not nothing_left(reader, topics):
             time.sleep(LOOK_S)
         seconds = time.monotonic() - before[0]
@@ -102,6 +107,8 @@ def timed(
         busy_s = _busy_s() - before[2]
     return {
         "events_per_s": left / seconds,
+        "learned_per_s": left / learned_s,
+        "idle_cpu": idle_cpu,
         "worker_cpu": sum(used) / len(used) / seconds,
         "broker_cpu": broker_s / seconds,
         "machine_cpu": busy_s / seconds,
@@ -152,6 +159,14 @@ def _await_learned(workers: Sequence[WorkerProcess], events: int) -> None:
         time.sleep(LOOK_S)
 
 
+def _idle_cpu(pids: Sequence[int]) -> float:
+    """What a worker takes of a core while nothing comes."""
+    time.sleep(IDLE_S)
+    before = [cpu_s(pid) for pid in pids]
+    time.sleep(IDLE_S)
+    return sum(cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)) / len(pids) / IDLE_S
+
+
 def _busy_s() -> float:
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
@@ -161,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the options, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=300_000, help="of the backlog (default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=50_000, help="events that are learned first")
+    parser.add_argument("--warm-up", type=int, default=200_000, help="events that are learned first")
     parser.add_argument("--quota", type=float, default=0.4, help="of a core, each worker's (default %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each number of workers (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object")

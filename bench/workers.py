@@ -15,6 +15,9 @@ until the last of these.
 lost, doubled: events too few and too many in what was committed, by user, by video and in the totals, against a recount of the log
 (`cli.chaos_verify`), and acknowledged events that are not in the log. `differences` counts all else that differs too.
 
+log_bytes: what the broker keeps of each topic as the run ends, an event; of the changelogs, which are compacted, and of
+`recommendations`, a list.
+
 Nothing is pinned to a core: all processes share the machine's, so times are those of a crowded machine.
 
     python -m bench.workers --json
@@ -45,7 +48,7 @@ from cli.worker_process import HOST, WorkerProcess, handled
 from infra.embedded_kafka import EmbeddedKafka
 from infra.kafka_probe import free_port
 from infra.logs import configure_logs
-from topics.specs import ensure_topics, specs
+from topics.specs import INTERACTIONS, RECOMMENDATIONS, changelog_topic, ensure_topics, evidence_topic, specs
 
 FOLDER = SCRATCH / "workers"
 APP, VERSION, PARTITIONS, SEED = "workers", "v1", 4, 1
@@ -55,6 +58,12 @@ USERS, VIDEOS = 7_000, 2_000
 POSITIVES_PER_DAY = 300_000.0
 FUTURE_TOLERANCE_S = 600
 N = 10
+PER_EVENT = {
+    "interactions": INTERACTIONS,
+    "evidence": evidence_topic(APP, VERSION),
+    "users_changelog": changelog_topic(APP, VERSION, "users"),
+    "items_changelog": changelog_topic(APP, VERSION, "items"),
+}
 #: What is done, and after which share of the events.
 FAULTS = {"kill": 0.15, "stop": 0.45, "broker": 0.75}
 #: A killed member is missed after 10 s.
@@ -100,7 +109,7 @@ class Group:
         fault = Fault(kind, time.time() * 1000)
         began = time.monotonic()
         victim = self.workers[len(self.done) % len(self.workers)]
-        self.told(f"{kind} of {'the broker' if kind == 'broker' else f'worker {victim.name}'}")
+        self.told("restart of the broker" if kind == "broker" else f"{kind} of worker {victim.name}")
         if kind == "broker":
             self.kafka.stop()
             self.kafka.start()
@@ -237,7 +246,17 @@ def run(plan: Plan, folder: Path, told: Callable[[str], None]) -> dict[str, Any]
             "faults": [told_of(fault, answers) for fault in group.done],
             "restarts": sum(worker.restarts for worker in workers),
             "recount": compared.counts | {"differences": len(differences)},
+            "log_bytes": {
+                **{name: round(log_bytes(folder, topic) / log.records, 1) for name, topic in PER_EVENT.items()},
+                "served_list": round(log_bytes(folder, RECOMMENDATIONS) / max(1, len(answers))),
+            },
         }
+
+
+def log_bytes(folder: Path, topic: str) -> int:
+    """Size of what the broker keeps of a topic, compressed as it is sent."""
+    data = folder / "kafka" / "data"
+    return sum(file.stat().st_size for number in range(PARTITIONS) for file in data.glob(f"{topic}-{number}/*.log"))
 
 
 def told_of(fault: Fault, answers: Sequence[Answer]) -> dict[str, Any]:

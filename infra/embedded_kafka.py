@@ -232,7 +232,12 @@ class EmbeddedKafka:
         )
         arguments += () if self._secure is None else tuple(self._secure.format_arguments())
         command = _java(jars, "kafka.tools.StorageTool", *arguments)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise BrokerError(
+                f"{self.folder / 'data'} was not formatted within {START_TIMEOUT_S:.0f} s: the machine is too busy; try again"
+            ) from None
         if done.returncode != 0:
             raise BrokerError(f"cannot format {self.folder / 'data'}: {_tail(done.stdout + done.stderr)}")
 

@@ -142,6 +142,15 @@ def test_a_broker_that_cannot_run_tells_why(kafka: EmbeddedKafka) -> None:
         _ = kafka.pid
 
 
+def test_a_machine_that_is_too_busy_is_told(kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.embedded_kafka.START_TIMEOUT_S", 0.01)
+    with pytest.raises(BrokerError, match="not formatted within 0 s"):
+        kafka.start()
+    monkeypatch.undo()
+    kafka.start()
+    kafka.check()
+
+
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
