@@ -99,7 +99,9 @@ class _Run:
             keep: list[Path] = []
             home = stack.enter_context(_temporary_home(keep))
             self.kafka = stack.enter_context(_broker(home))
-            self.workers = [WorkerProcess(name, self.kafka.bootstrap, home / name, **SETTINGS) for name in ("a", "b")]
+            self.workers = [
+                WorkerProcess(name, self.kafka.bootstrap, home / name, port=None, **SETTINGS) for name in ("a", "b")
+            ]
             for worker in self.workers:
                 stack.callback(worker.close)
             self.load = Load(self.kafka.bootstrap, PARTITIONS, self.seed)
