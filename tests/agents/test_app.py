@@ -64,7 +64,9 @@ def build(state: World, folder: Path, monkeypatch: pytest.MonkeyPatch, max_users
     settings = Settings(home=folder, partitions=2, max_users=max_users, checkpoint_interval_ms=10)
     app = create_app(settings, "127.0.0.1:1")
 
-    async def take_over(_bootstrap: str, _topics: object, partition: int, _folder: Path) -> tuple[ListWriter, Shard]:
+    async def take_over(
+        _bootstrap: str, _topics: object, partition: int, _folder: Path, _start: object
+    ) -> tuple[ListWriter, Shard]:
         users, items = state.stores.setdefault(partition, (MemoryStore(), MemoryStore()))
         data = users.get(CUT_KEY)
         return ListWriter(state), Shard(partition, users, items, Cut({}) if data is None else decode_cut(data))
