@@ -157,15 +157,15 @@ async def test_nobody_answers_and_the_request_is_given_up(server: Server, monkey
 @pytest.mark.broker
 @pytest.mark.timeout(180)
 def test_a_worker_stops_and_comes_back_and_nobody_notices(tmp_path: Path) -> None:
-    plan = Plan(workers=2, events=4_000, events_per_s=800.0, requests_per_s=20.0, faults=["stop"])
+    plan = Plan(workers=2, events=2_000, events_per_s=800.0, requests_per_s=20.0, faults=["stop"])
     found = run(plan, tmp_path, lambda _: None)
     assert problems(found) == []
     recount, requests = found["recount"], found["requests"]
-    assert recount["events"] >= recount["acknowledged"] >= 4_000
+    assert recount["events"] >= recount["acknowledged"] >= 2_000
     assert (recount["lost"], recount["doubled"]) == (0, 0)
     assert recount["duplicates"] > 0
     assert recount["dead"] > 0
-    assert requests["requests"] > 50
+    assert requests["requests"] > 30
     assert sum(requests["source"].values()) == requests["requests"]
     (fault,) = found["faults"]
     assert fault["kind"] == "stop"
