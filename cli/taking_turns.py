@@ -51,6 +51,7 @@ class Turns:
         self._own_url, self._ask, self._clock = own_url, ask, clock
         self._seen: dict[str, float] = {}
         self._since: float | None = None
+        self._latest = 0.0
         self._before: list[str] = []
         self._asked: tuple[str, Future[bool]] | None = None
         self._asked_at = float("-inf")

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from agents.replayer import Replayer
 from cli.canonical import digests_of, rows_of
+from state.prediction import INPUT_NAMES
 from state.profiles import profile_of
 from tests.agents.test_replayer import Lists
 from tests.agents.world import NOW_MS, TOLERANCE_MS, World, liked, random_events, world
 from topics.canonical_order import Stream, event_stream
 from topics.catalog import User, decode_user_value
 from topics.erasures import Erasures
+from topics.recommendations import encode_list
 from topics.record_batch import RecordBatch
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS
 
@@ -55,18 +58,27 @@ def told() -> World:
     """What 25 users did, one of whom is erased in the end, and says something of themselves afterwards."""
     state = world(partitions=2)
     state.send(*random_events(3, 3_000))
+    for user in ("user3", GONE_USER):
+        for number in range(3):
+            key, value = user.encode(), served(f"{user}-{number}", [f"video{n}" for n in range(number, number + 5)])
+            state.append(RECOMMENDATIONS, state.partition_of(user), key, value)
     state.describe(GONE_USER, NORTH)
     state.describe("user3", SOUTH)
     state.describe(GONE_USER, GONE)
     return state
 
 
+def served(recommendation_id: str, video_ids: list[str]) -> bytes:
+    """A list, as a worker has served it."""
+    inputs = np.zeros((len(video_ids), len(INPUT_NAMES)), np.float32)
+    return encode_list(recommendation_id, NOW_MS - 10**9, "owner", video_ids, [], INPUT_NAMES, inputs)
+
+
 def without(state: World) -> World:
-    """The same log without the events of the erased user, as if its retention had taken them alone."""
+    """The same log without the events and lists of the erased user, as if its retention had taken them alone."""
     other = World(state.options)
     other.logs = {
-        place: [r for r in log if place[0] != INTERACTIONS or r.key != GONE_USER.encode()]
-        for place, log in state.logs.items()
+        place: [r for r in log if place[0] == USERS or r.key != GONE_USER.encode()] for place, log in state.logs.items()
     }
     return other
 
@@ -105,6 +117,8 @@ def test_a_version_that_is_built_passes_over_them_whatever_it_reads_first() -> N
             for partition in one.partitions:
                 one.step(topic, partition)
         one.settle()
+    listed = [one.engine.exposures["listed"] for one in (built, expected)]
+    assert listed == [3, 3]
     counts = [dict(counted(one)) for one in (built, expected)]
     assert counts[0] == counts[1]
     assert built.totals()["ignored"] > expected.totals().get("ignored", 0)
