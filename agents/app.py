@@ -19,6 +19,7 @@ from faust.types import TP, Message
 from agents import catalog, disk_metrics, experiment_metrics, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.followers import Followers, Rows
+from agents.owners import Owners
 from agents.scoring import Scorer
 from agents.snapshot_start import StartFrom
 from agents.takeover import changelog_consumer, take_over
@@ -30,6 +31,7 @@ from state.index import EXACT_BELOW
 from state.index_recall import IndexRecall
 from state.shard import Shard
 from topics import specs
+from topics.erasures import Erasures
 from topics.record_batch import RecordBatch, RecordLike
 
 log = structlog.get_logger(__name__)
@@ -74,6 +76,7 @@ class WorkerOptions:
     folder : holds its stores
     judged : places up to which another version has read: dead letters of records below them are written already
     until : places at which it stops reading, for a version that is built; one that is missing is 0. None reads on
+    forgotten : who had been erased before a version is built; None: nobody is known to
     scoring_share : of the worker's CPU time, for ranking positives before they are learned
     start_from : snapshot that an empty store is filled from; None: it is read from its changelog
     """
@@ -87,12 +90,15 @@ class WorkerOptions:
     future_tolerance_ms: int
     judged: Places = field(default_factory=dict)
     until: Places | None = None
+    forgotten: Erasures | None = None
     scoring_share: float = 0.0
     start_from: StartFrom | None = None
 
 
 class HeadraceApp(faust.App):
     """A Faust app with an engine. Build it with `agents.worker.create_app`."""
+
+    owners: Owners
 
     def setup(self, options: WorkerOptions, engine: Engine) -> None:
         """Give the app what its shards need; before it starts."""
@@ -161,6 +167,7 @@ class HeadraceApp(faust.App):
         for partition, (writer, shard) in zip(fresh, owned, strict=True):
             self.writers[partition] = writer
             shard.judged = {topic: places.get(partition, 0) for topic, places in self.options.judged.items()}
+            shard.forgotten = self.options.forgotten
             self.engine.add_shard(shard)
             self.engine.replica.serve_base(partition)
         self.followers.follow(set(range(self.options.partitions)) - partitions)
@@ -235,7 +242,7 @@ class HeadraceApp(faust.App):
         shard = self.engine.shards.get(partition)
         until = self.until(topic, partition)
         records = RecordBatch.of(records)
-        if topic == specs.INTERACTIONS:
+        if topic == specs.INTERACTIONS and len(records):
             metrics.EVENT_DELAY_SECONDS.labels("fetched").observe(_age_s(records[-1].timestamp))
         ended = until is not None and records[-1].offset >= until
         if until is not None:

@@ -5,6 +5,7 @@ attributes. Always holds: a deleted video is in no list, index or history of thi
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -14,7 +15,7 @@ from state.engine import Engine
 from state.errors import StateFull
 from state.segments import segments_of
 from state.shard import Shard
-from topics.catalog import User, Video, decode_user, decode_video
+from topics.catalog import User, Video, decode_user, decode_video, encode
 from topics.record_batch import RecordLike
 from topics.rejected import Reason, Rejected
 from topics.specs import USERS, VIDEOS
@@ -92,14 +93,25 @@ def _apply_user(engine: Engine, shard: Shard, record: RecordLike) -> None:
     if user is not None and user.erased_ms is not None:
         # What is still to come is not erased.
         user = msgspec.structs.replace(user, erased_ms=min(user.erased_ms, record.timestamp))
-    describe_user(engine, shard, user_id, user)
+    kept = describe_user(engine, shard, user_id, user)
+    if kept is None or kept.erased_ms is None or (user is not None and user.erased_ms == kept.erased_ms):
+        return
+    # The topic is compacted to this record, and whoever reads it anew would not know of the erasure: the mark is written once more,
+    # by the version that is the first to read the record. A replay meets that record later on.
+    if record.offset >= shard.judged.get(USERS, 0):
+        with suppress(Rejected):  # it is as large as records may be already
+            shard.carried[user_id.encode()] = encode(kept)
 
 
-def describe_user(engine: Engine, shard: Shard, user_id: str, user: User | None) -> None:
-    """Keep what is known of a user beside events, None for nothing any more; one who is in memory has it at once."""
+def describe_user(engine: Engine, shard: Shard, user_id: str, user: User | None) -> User | None:
+    """Keep what is known of a user beside events, None for nothing any more; one who is in memory has it at once.
+
+    Returns what is kept: with the latest mark of erasure, which outlives what is said later.
+    """
     key = user_id.encode()
     before = shard.row_of_user(rows.ATTRIBUTES + key)
-    erased_ms = None if before is None else rows.decode_attributes(before).erased_ms
+    known = None if before is None else rows.decode_attributes(before)
+    erased_ms = None if known is None else known.erased_ms
     slot = engine.users.peek_key(key)
     if user is not None and user.erased_ms is not None and (erased_ms is None or user.erased_ms > erased_ms):
         erased_ms = user.erased_ms
@@ -107,9 +119,18 @@ def describe_user(engine: Engine, shard: Shard, user_id: str, user: User | None)
         if slot is not None:
             engine.users.erase(slot, erased_ms)
             slot = engine.users.peek_key(key)
+    elif user is not None and user.erased_ms is not None and user.erased_ms != erased_ms and user != _mark(user):
+        # Of before the erasure that is known, with the mark of one before it: it was written again while that one was on its way.
+        user = known
     if erased_ms is not None:
         # It has to outlive what is said later, or an old event that comes again would be learned.
         user = msgspec.structs.replace(user or User(), erased_ms=erased_ms)
     shard.user_rows[rows.ATTRIBUTES + key] = None if user is None else rows.encode_attributes(user)
     if slot is not None:
         engine.users.segments[slot] = segments_of(user)
+    return user
+
+
+def _mark(user: User) -> User:
+    """Their mark of erasure, and nothing else."""
+    return User(erased_ms=user.erased_ms)

@@ -185,6 +185,8 @@ class ShardWriter:
                     specs.DEAD, letter.value, key=letter.key, partition=self.partition, headers=letter.headers
                 )
             )
+        for key, value in taken.carried.items():
+            futures.append(await self._producer.send(specs.USERS, value, key=key, partition=self.partition))
         # A batch that fails does not fail the commit (seen in aiokafka 0.14): every future has to be asked.
         await asyncio.gather(*futures)
         return {topic: end.result().offset + counts[topic] for topic, end in ends.items()}, held_s

@@ -234,7 +234,10 @@ def _teach(engine: Engine, shard: Shard, inputs: Float32Array, outcomes: Float64
 
 def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]) -> None:
     """Take served lists, so that what follows can be joined with them; those of other releases and broken ones are counted."""
-    for record in due(shard, topic, records):
+    waiting = due(shard, topic, records)
+    if shard.forgotten is not None and len(shard.forgotten):
+        waiting = waiting.where(waiting.timestamps > shard.forgotten.until(waiting.keys()))
+    for record in waiting:
         try:
             key, listed = decode_list(record.key, record.value)
             if listed.names != INPUT_NAMES:

@@ -29,6 +29,10 @@ class Owners:
         self._seen: Distribution | None = None
         self._urls: dict[int, str] = {}
 
+    def others(self) -> frozenset[str]:
+        """URLs of the other workers of the group."""
+        return frozenset(self._distribution()) - {self._own_url}
+
     def url_of(self, partition: int) -> str | None:
         """The URL of the other worker that owns the shard; None where nobody is known to, or this one is."""
         latest = self._distribution()

@@ -68,8 +68,10 @@ def step(
             _put(found, i, _decode(batch[i], engine, shard, future_tolerance_ms))
         except Rejected as error:
             refused[i] = error
+    gone = _forgotten(shard, batch, found, refused)
+    shard.totals["ignored"] += len(gone)
     # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
-    rows = _rows(engine.replica, batch, found, refused)
+    rows = _rows(engine.replica, batch, found, {*refused, *gone}, refused)
     fit = np.flatnonzero(rows >= 0)
     slots, full = shard.hold_users(engine.users, batch.texts(batch.key_at[fit], batch.key_size[fit]))
     for i, why in full.items():
@@ -117,12 +119,22 @@ def _put(found: EventColumns, i: int, event: Interaction) -> None:
     found.names[i] = event.video_id
 
 
-def _rows(replica: Replica, batch: RecordBatch, found: EventColumns, refused: dict[int, Rejected]) -> Int32Array:
-    """Rows of the events' videos, new ones created; -1 for what is refused, also for want of room, which `refused` gets."""
+def _forgotten(shard: Shard, batch: RecordBatch, found: EventColumns, refused: dict[int, Rejected]) -> set[int]:
+    """Events of users who had been erased before this version began to read: not even their videos are made known."""
+    if shard.forgotten is None or not len(shard.forgotten):
+        return set()
+    gone = np.flatnonzero(found.at_ms <= shard.forgotten.until(batch.keys()))
+    return set(gone.tolist()) - refused.keys()
+
+
+def _rows(
+    replica: Replica, batch: RecordBatch, found: EventColumns, passed: set[int], refused: dict[int, Rejected]
+) -> Int32Array:
+    """Rows of the events' videos, new ones created; -1 for what is passed over, and for want of room, which `refused` gets."""
     rows = replica.named_rows(found.video_ids)
-    rows[list(refused)] = -1
+    rows[list(passed)] = -1
     for i in np.flatnonzero(rows < 0).tolist():
-        if i in refused:
+        if i in passed:
             continue
         try:
             name = found.names.get(i)

@@ -38,12 +38,14 @@ from api.shared_limits import SharedLimits
 from api.views import ROUTES, Shared, mount
 from infra import tracing
 from infra.kafka_security import security_of
+from infra.listeners import Listeners
 from infra.open_files import allow_open_files
 from infra.settings import Settings, SettingsError
 from state.engine import Engine, EngineOptions
 from state.experiment import Experiment
 from state.objective import BadObjective, Objective
 from topics import specs
+from topics.erasures import Erasures
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
 log = structlog.get_logger(__name__)
@@ -58,9 +60,20 @@ OTHER_FILES, PARTITION_FILES = 200 + MAX_CONNECTIONS, 128
 
 
 def create_app(
-    settings: Settings, bootstrap: str, judged: Places | None = None, until: Places | None = None
+    settings: Settings,
+    bootstrap: str,
+    judged: Places | None = None,
+    until: Places | None = None,
+    listeners: Listeners | None = None,
+    forgotten: Erasures | None = None,
 ) -> HeadraceApp:
-    """Build a worker's app for a broker at `bootstrap`; it starts nothing yet. `judged` and `until`: see `WorkerOptions`."""
+    """Build a worker's app for a broker at `bootstrap`; it starts nothing yet.
+
+    Parameters
+    ----------
+    judged, until, forgotten : see `WorkerOptions`
+    listeners : see `api.guard.WebServer`
+    """
     limits = None if settings.rate_limit == 0 else RateLimits(settings.rate_limit, max(settings.rate_limit, 1.0))
     guard = guard_of(settings, limits)
     engine = Engine(
@@ -113,6 +126,7 @@ def create_app(
             future_tolerance_ms=int(settings.future_tolerance_s * 1000),
             judged=judged or {},
             until=until,
+            forgotten=forgotten,
             # A version that is built serves nobody.
             scoring_share=settings.scoring_share if until is None else 0.0,
             # Of a version that is built there is none.
@@ -120,7 +134,7 @@ def create_app(
         ),
         engine,
     )
-    app.web = WebServer(app, guard)
+    app.web = WebServer(app, guard, listeners)
     _mount_tables(app)
     for topic in app.shard_topics.inputs:
         _mount_agent(app, topic)
@@ -135,6 +149,7 @@ def create_app(
     peers = Peers()
     # Faust's own assignor has it; its interface does not name it.
     owners = Owners(lambda: cast("Any", app.assignor).external_topics_metadata(), specs.INTERACTIONS, settings.peer_url)
+    app.owners = owners
     hop = Hop(owners, peers, settings.group)
     shared = Shared(writer, _presets(settings.scenarios), Listing(app, writer, cache, hop), hop)
     mount(app, shared, {**ROUTES, **BROWSE_ROUTES, **page_routes()})

@@ -28,6 +28,9 @@ from infra import metrics
 #: Of answers that a client has not taken, the kernel holds this much (twice, in its way of counting), and not megabytes.
 SEND_BUFFER_BYTES = 131_072
 
+#: Between two looks at whether all connections have gone.
+EMPTY_PAUSE_S = 0.02
+
 Served = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
@@ -207,6 +210,12 @@ class Connections:
             self.open -= 1
             self._forget(connection)
             metrics.CONNECTIONS.set(self.open)
+
+    async def empty(self, within_s: float) -> None:
+        """Wait until none is open, for so long."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while self.open and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - once in a worker's life
+            await asyncio.sleep(EMPTY_PAUSE_S)
 
     def look(self) -> None:
         """Close what has taken too long."""

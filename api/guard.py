@@ -5,8 +5,10 @@ connections. From the outside in: connections (`api.connections`), the envelope 
 (`api.middleware`), admission and bodies (`api.admission`, `api.bodies`), a view.
 """
 
+import asyncio
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from faust.web.drivers.aiohttp import Web
@@ -14,11 +16,18 @@ from faust.web.drivers.aiohttp import Web
 from api.access_log import AccessLog
 from api.admission import Admission, Limiter
 from api.bodies import Bodies
-from api.connections import ConnectionLimits, GuardedRunner
+from api.connections import ConnectionLimits, GuardedRunner, GuardedServer
 from api.cors import Cors
 from api.envelope import Envelope
 from api.keys import KeyRing
 from api.middleware import MAX_BODY_BYTES, problems
+from infra.listeners import BACKLOG, Listeners
+
+#: Where clients wait since the life before, doors open when there is something to answer from, or after this: then 503 says why not.
+OPEN_WITHIN_S = 30.0
+#: Doors that close leave this to clients with an open connection, to ask once more and be told that it ends; then to requests.
+DRAIN_S, LAST_REQUESTS_S = 2.0, 3.0
+LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -63,16 +72,70 @@ class Guard:
 
 
 class WebServer(Web):
-    """Faust's web server, guarded."""
+    """Faust's web server, guarded.
 
-    def __init__(self, app: Any, guard: Guard) -> None:
+    Parameters
+    ----------
+    listeners : sockets that outlive it, or that the life before has left
+    """
+
+    def __init__(self, app: Any, guard: Guard, listeners: Listeners | None = None) -> None:
         super().__init__(app)
         self.web_app = guard.application()
-        self._runner = guard.runner(self.web_app)
+        self.web_app.on_response_prepare.append(self._say_that_it_ends)
+        self._runner: GuardedRunner = guard.runner(self.web_app)
         self._admin = guard.admin
+        self._own_listeners = listeners is None
+        self._listeners = Listeners() if listeners is None else listeners
+        self._opening: asyncio.Task[None] | None = None
+        self._ends = False
 
     async def start_server(self) -> None:
         """Open the doors."""
-        await super().start_server()
-        if self._admin is not None:
-            await web.TCPSite(self._runner, *self._admin).start()
+        await self._runner.setup()
+        doors = [
+            (self.app.conf.web_bind or "", self.app.conf.web_port),
+            *([] if self._admin is None else [self._admin]),
+        ]
+        sites = [
+            web.SockSite(self._runner, each, backlog=BACKLOG)
+            for door in doors
+            for each in self._listeners.listen(*door)
+        ]
+        self._opening = asyncio.create_task(self._open(sites))
+        if not self._listeners.inherited:
+            await self._opening
+
+    async def _open(self, sites: list[web.SockSite]) -> None:
+        deadline = time.monotonic() + OPEN_WITHIN_S
+        if self._listeners.inherited:
+            while not cast("Any", self.app).started_once and time.monotonic() < deadline:  # noqa: ASYNC110 - once
+                await asyncio.sleep(LOOK_S)
+        for site in sites:
+            await site.start()
+
+    async def drain(self) -> None:
+        """Accept no more connections, and let those that are open end between two requests: every answer says that it is the last."""
+        self._ends = True
+        if self._opening is not None:
+            self._opening.cancel()
+        for site in self._runner.sites:
+            await site.stop()
+        if self._runner.server is None:
+            return
+        server = cast("GuardedServer", self._runner.server)
+        await server.book.empty(DRAIN_S)
+        server.pre_shutdown()
+        await server.book.empty(LAST_REQUESTS_S)
+
+    async def stop_server(self) -> None:
+        """Close the doors."""
+        if self._opening is not None:
+            self._opening.cancel()
+        await super().stop_server()
+        if self._own_listeners:
+            self._listeners.close()
+
+    async def _say_that_it_ends(self, _: web.Request, response: web.StreamResponse) -> None:
+        if self._ends:
+            response.force_close()

@@ -30,15 +30,21 @@ def replayed(
     until: StoppingPoint,
     told: Callable[[int, int], None] = lambda _done, _all: None,
     fetch: int = FETCH,
+    *,
+    forgetting: bool = False,
 ) -> Replayer:
     """Learn the log up to there; `told` is called with the interactions so far and all there are.
+
+    Parameters
+    ----------
+    forgetting : what users did who have been erased since is as if it had never been; a worker has met it before
 
     Raises
     ------
     SettingsError, TopicsUnavailable, TopicMismatch
     """
     tolerance_ms = int(settings.future_tolerance_s * 1000)
-    with CanonicalLog(bootstrap, settings.partitions, tolerance_ms, until, fetch) as log:
+    with CanonicalLog(bootstrap, settings.partitions, tolerance_ms, until, fetch, forgetting=forgetting) as log:
         replayer = Replayer(engine_options(settings), tolerance_ms)
         replayer.run(log, lambda events: told(events, log.records))
     return replayer

@@ -32,7 +32,8 @@ def digest(
     """Print a digest of each part of what the log amounts to, and one of all.
 
     The log is learned in its canonical order, in memory; no topic is written to. Two replays of one log on one machine have the
-    same digests. A worker's own differ from them in what depends on the order in which it got records: see `headrace verify`.
+    same digests. What users did who have been erased since is as if it had never been. A worker's own digests differ from a replay's
+    in what depends on the order in which it got records: see `headrace verify`.
     """
     settings = Settings()
     configure_logs(settings.log_format, "warning")
@@ -51,7 +52,7 @@ def digest(
         if version is not None:
             found, events = digests(committed_rows(settings, broker.bootstrap, version), INPUTS), None
         else:
-            replayer = replayed(settings, broker.bootstrap, stop)
+            replayer = replayed(settings, broker.bootstrap, stop, forgetting=True)
             found, events = digests_of(replayer), replayer.events
     seconds = time.monotonic() - began
     if as_json:

@@ -58,7 +58,7 @@ def serve(
         return str(active)
     if candidates:
         version = str(candidates[0])
-        _check_version(bootstrap, settings.app, version, settings.partitions, folder)
+        check_version(bootstrap, settings.app, version, settings.partitions, folder)
         show(f"version {version} takes over from {active}; its workers begin with what has come since it served")
     else:
         version = next_version([*known, active, manifest.version])
@@ -82,8 +82,14 @@ def _import(
         ) from error
 
 
-def _check_version(bootstrap: str, app: str, version: str, partitions: int, folder: Path) -> None:
-    """See that workers could go on from where the version has stopped. Raises SnapshotError: they would all end."""
+def check_version(bootstrap: str, app: str, version: str, partitions: int, folder: Path) -> None:
+    """See that workers could go on from where the version has stopped; `folder` is for stores.
+
+    Raises
+    ------
+    SnapshotError
+        They would all end.
+    """
     topics = ShardTopics.of(app, version)
     written = [topics.evidence, topics.items_changelog]
     ids = topic_ids(bootstrap, [*topics.inputs, topics.items_changelog])

@@ -26,6 +26,7 @@ from topics.versions import Active, known_versions, next_version, versions_spec,
 #: A worker that was killed stays in its group for 10 s.
 FORMER_TIMEOUT_S = 15.0
 #: A worker has changed version in a few seconds; one with its state to read from changelogs takes longer to join.
+#: They take turns, so this is for each.
 SWITCH_TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.25
 
@@ -49,7 +50,8 @@ def replay(
 ) -> None:
     """Build a new version of all that is learned from the topics, and let it take over.
 
-    Workers go on with the old version meanwhile, and change by themselves: each is away for the few seconds of its restart.
+    Workers go on with the old version meanwhile, and change by themselves, one after the other; clients wait for the few seconds of
+    a restart, and none is refused.
     The old version stays until `headrace versions --remove` is told its name. Told the name of a version that exists and does
     not serve (an interrupted replay, or the one before), it goes on from where that one has come.
 
@@ -78,7 +80,7 @@ def replay(
         done = _build(building, live, broker, console)
         serving = members(broker.bootstrap, live.group)
         write_active(broker.bootstrap, live.app, Active(name, int(time.time() * 1000), live.version))
-        console.print(_switched(live, building, broker, serving), soft_wrap=True)
+        console.print(switched(live, building, broker, serving), soft_wrap=True)
     if as_json:
         typer.echo(orjson.dumps(done))
 
@@ -126,13 +128,13 @@ def _build(building: Settings, live: Settings, broker: Broker, console: Console)
     }
 
 
-def _switched(live: Settings, building: Settings, broker: Broker, serving: int) -> str:
-    """Wait until the workers have changed; returns what to tell."""
+def switched(live: Settings, building: Settings, broker: Broker, serving: int) -> str:
+    """Wait until the workers of the version that served, `serving` of them, have changed; returns what to tell."""
     name, old = building.version, live.version
     remove = f"To remove the old version: headrace versions --remove {old}"
     if not serving:
         return f"Version {name} is active; no worker runs, the next one starts with it. {remove}"
-    deadline = time.monotonic() + SWITCH_TIMEOUT_S
+    deadline = time.monotonic() + SWITCH_TIMEOUT_S * serving
     staying, came = serving, 0
     while time.monotonic() < deadline and (staying or not came):
         time.sleep(LOOK_EVERY_S)

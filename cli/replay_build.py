@@ -15,8 +15,9 @@ from cli.replay import ReplayError
 from cli.worker_life import live
 from infra.embedded_kafka import Broker
 from infra.settings import Settings
+from topics.erasures import Erasures, read_erasures
 from topics.groups import Places, committed, log_bounds, members
-from topics.specs import INTERACTIONS
+from topics.specs import INTERACTIONS, USERS
 
 OUTCOMES = ("learned", "ignored", "duplicate", "dead")
 #: Nothing may move for this long before a version counts as caught up: evidence is under way for about two checkpoints.
@@ -145,9 +146,13 @@ def build(building: Settings, broker: Broker, live_group: str, progress: Progres
         Told to stop; the version may be gone on with.
     """
     target = find_target(broker.bootstrap, live_group, building.partitions)
+    lows, highs = log_bounds(broker.bootstrap, building.partitions, [USERS])
+    erasures = Erasures(building.max_users)
+    # Beforehand, as the worker reads all topics at once: it would count what it reads before it hears of the erasure.
+    read_erasures(broker.bootstrap, {each: (low, highs[USERS][each]) for each, low in lows[USERS].items()}, erasures)
     while True:
         progress.aim(target)
-        ending, _ = run_to_end(live(building, broker, progress.look, target.judged, target.until))
+        ending, _ = run_to_end(live(building, broker, progress.look, target.judged, target.until, forgotten=erasures))
         if ending is None:
             raise KeyboardInterrupt
         if not isinstance(ending, CaughtUp):

@@ -1,6 +1,9 @@
-"""`headrace versions`: which versions of the state there are, and removing one that does not serve."""
+"""`headrace versions`: which versions of the state there are, letting another one serve, and removing one that does not."""
 
 import shutil
+import tempfile
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.active_version import followed
-from cli.replay import VersionInUse
-from infra.embedded_kafka import open_broker
+from cli.replay import VersionInUse, switched
+from infra.embedded_kafka import Broker, open_broker
 from infra.logs import configure_logs
 from infra.settings import Settings
 from topics.groups import GroupBusy, committed, delete_group, delete_topics, log_bounds, members
 from topics.specs import INTERACTIONS, changelog_topic, ensure_topics, evidence_topic
-from topics.versions import known_versions, versions_spec
+from topics.versions import Active, known_versions, versions_spec, write_active
 
 TABLES = ("users", "items")
 
@@ -27,18 +30,72 @@ def versions(
     remove: Annotated[
         str | None, typer.Option(help="Remove this version: its topics, its group, and its folder on this machine.")
     ] = None,
+    activate: Annotated[
+        str | None, typer.Option(help="Let this version serve; workers change one after the other.")
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Let the version serve that served before this one.")
+    ] = False,
 ) -> None:
-    """List the versions of the state: which one serves, by how many workers, and how far each has come."""
+    """List the versions of the state: which one serves, by how many workers, and how far each has come.
+
+    `--rollback` goes back to the version before, at once; `--activate` names one. Nothing is lost by it: a version has its own place
+    in the log, and its workers first learn what has come since it served. To let it catch up before it takes over, say
+    `headrace replay --from-beginning --version NAME` instead.
+    """
+    if (remove is not None) + (activate is not None) + rollback > 1:
+        raise typer.BadParameter("say one of --remove, --activate and --rollback")
     settings = Settings()
     configure_logs(settings.log_format, "warning")
     console = Console(highlight=False, markup=False)
     with open_broker(settings) as broker:
         ensure_topics(broker.bootstrap, [versions_spec(settings.app)])
-        live, _ = followed(settings, broker.bootstrap)
+        live, active = followed(settings, broker.bootstrap)
+        if rollback:
+            activate = _before(active, live)
+        if activate is not None:
+            console.print(_activate(activate, settings, live, broker, console), soft_wrap=True)
+            return
         if remove is not None:
             console.print(_remove(Settings(version=remove), live, broker.bootstrap), soft_wrap=True)
             return
         console.print(_table(live, broker.bootstrap))
+
+
+def _before(active: Active | None, live: Settings) -> str:
+    if live.version_is_set:
+        raise VersionInUse("HEADRACE_VERSION keeps to one version, and what is active is not asked: unset it")
+    if active is None or active.previous is None:
+        raise UnknownVersion(f"no version has served before {live.version}: there is nothing to go back to")
+    return active.previous
+
+
+def _activate(name: str, settings: Settings, live: Settings, broker: Broker, console: Console) -> str:
+    """Let a version serve that is there, once it is seen that workers can go on from it; returns what to tell."""
+    # What is imported here brings numpy, and more than other commands need.
+    from cli.model_versions import check_version
+
+    if settings.version_is_set:
+        raise VersionInUse("HEADRACE_VERSION keeps to one version: unset it, or workers that have it do not follow")
+    if name == live.version:
+        raise VersionInUse(f"{name} is the version that serves already")
+    known = known_versions(broker.bootstrap, live.app)
+    if name not in known:
+        raise UnknownVersion(f"there is no version {name} of {live.app}: there are {', '.join(known) or 'none'}")
+    with tempfile.TemporaryDirectory() as folder:
+        check_version(broker.bootstrap, live.app, name, live.partitions, Path(folder))
+    taking_over = Settings(version=name)
+    _, highs = log_bounds(broker.bootstrap, live.partitions, [INTERACTIONS])
+    places = committed(broker.bootstrap, taking_over.group, live.partitions)[INTERACTIONS]
+    left = sum(max(0, high - places.get(partition, 0)) for partition, high in highs[INTERACTIONS].items())
+    console.print(
+        f"Version {name} takes over from {live.version}; its workers first learn the {left:,} records of {INTERACTIONS} that it has"
+        " not read",
+        soft_wrap=True,
+    )
+    serving = members(broker.bootstrap, live.group)
+    write_active(broker.bootstrap, live.app, Active(name, int(time.time() * 1000), live.version))
+    return f"{switched(live, taking_over, broker, serving)}. To go back: headrace versions --rollback"
 
 
 def _table(live: Settings, bootstrap: str) -> Table:

@@ -10,23 +10,29 @@ import signal
 import sys
 import threading
 import time
+from contextlib import closing
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
 from cli.active_version import VersionSwitched, VersionWatch, followed
 from cli.event_loop import run_to_end
+from cli.taking_turns import Turns
 from infra.embedded_kafka import BrokerError, open_broker
 from infra.kafka_address import kafka_address
 from infra.kafka_probe import ask_or_raise, is_free
+from infra.listeners import Listeners
 from infra.logs import configure_logs
 from infra.settings import Settings
 from state.errors import StateError
 from topics.groups import committed
 from topics.specs import TopicMismatch, TopicsUnavailable, ensure_topics, specs
 from topics.versions import BadVersionRecord, versions_spec
+
+if TYPE_CHECKING:
+    from agents.app import HeadraceApp
 
 log = structlog.get_logger(__name__)
 
@@ -60,10 +66,15 @@ def worker() -> None:
     configure_logs(settings.log_format, settings.log_level)
     _leave_on_signals()
     pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
-    if not is_free(settings.web_host, settings.web_port):
+    listeners = Listeners.from_environment()
+    if not listeners.has(settings.web_host, settings.web_port) and not is_free(settings.web_host, settings.web_port):
         raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
     metrics_host = settings.metrics_host or settings.web_host
-    if settings.metrics_port is not None and not is_free(metrics_host, settings.metrics_port):
+    if (
+        settings.metrics_port is not None
+        and not listeners.has(metrics_host, settings.metrics_port)
+        and not is_free(metrics_host, settings.metrics_port)
+    ):
         raise PortTaken(
             f"port {settings.metrics_port} of {metrics_host} is in use: set HEADRACE_METRICS_PORT to another"
         )
@@ -73,7 +84,7 @@ def worker() -> None:
     _await_broker(settings)
     failure: BaseException | None
     try:
-        failure, was_ready = _live(settings)
+        failure, was_ready = _live(settings, listeners)
     except BrokerError as error:
         if not pause_s and not settings.kafka_bootstrap_servers:
             raise  # an embedded broker that cannot even start once
@@ -85,11 +96,13 @@ def worker() -> None:
     if isinstance(failure, LASTING):
         raise failure
     if isinstance(failure, VersionSwitched):
+        # Clients wait for the next life, which comes at once; where it may take longer, they had better be refused.
+        listeners.hand_over()
         _restart(failure, 0.0)
     _restart(failure, FIRST_PAUSE_S if was_ready or not pause_s else min(2 * pause_s, LONGEST_PAUSE_S))
 
 
-def _live(settings: Settings) -> tuple[BaseException | None, bool]:
+def _live(settings: Settings, listeners: Listeners) -> tuple[BaseException | None, bool]:
     """Run one life: returns what ended it (None: it was told to stop), and whether it had been ready."""
     from cli.worker_life import live
 
@@ -102,8 +115,18 @@ def _live(settings: Settings) -> tuple[BaseException | None, bool]:
         judged = (
             {} if previous is None else committed(broker.bootstrap, f"{serving.app}.{previous}", serving.partitions)
         )
-        with VersionWatch(serving, broker.bootstrap, pinned=settings.version_is_set) as watch:
-            return run_to_end(live(serving, broker, lambda _: watch.switched(), judged))
+        turns = Turns(serving.peer_url)
+        with closing(turns), VersionWatch(serving, broker.bootstrap, pinned=settings.version_is_set) as watch:
+
+            def look(app: "HeadraceApp") -> VersionSwitched | None:
+                switched = watch.switched()
+                if not app.started_once:
+                    return switched  # nobody is served yet
+                return (
+                    switched if turns.ours(app.owners.others(), ready=app.ready, wanted=switched is not None) else None
+                )
+
+            return run_to_end(live(serving, broker, look, judged, listeners=listeners))
 
 
 def _require_guarded(settings: Settings) -> None:

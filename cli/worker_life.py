@@ -9,13 +9,17 @@ import gc
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import structlog
 
 from agents.app import HeadraceApp, Places
 from agents.worker import create_app
+from api.guard import WebServer
 from infra.embedded_kafka import Broker, BrokerError
+from infra.listeners import Listeners
 from infra.settings import Settings
+from topics.erasures import Erasures
 
 log = structlog.get_logger(__name__)
 
@@ -32,20 +36,23 @@ async def live(
     look: Callable[[HeadraceApp], BaseException | None],
     judged: Places | None = None,
     until: Places | None = None,
+    listeners: Listeners | None = None,
+    forgotten: Erasures | None = None,
 ) -> tuple[BaseException | None, bool]:
     """Run one app to its end.
 
     Parameters
     ----------
     look : asked every `LOOK_EVERY_S`; what it returns ends the life, cleanly
-    judged, until : see `agents.app.WorkerOptions`
+    judged, until, forgotten : see `agents.app.WorkerOptions`
+    listeners : sockets that it listens on, and leaves to a life after it
 
     Returns
     -------
     What made it fail, else what `look` returned, else None: it was told to stop; and whether it had owned its shards.
     """
     stop = _stop_on_signals()
-    app = create_app(settings, broker.bootstrap, judged, until)
+    app = create_app(settings, broker.bootstrap, judged, until, listeners, forgotten)
     app.finalize()
     # What was loaded stays: the collector need not walk through it again and again while requests wait.
     gc.collect()
@@ -67,6 +74,9 @@ async def live(
         ending = look(app)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.0 if ending else LOOK_EVERY_S)
+    if ending is not None and app.failure is None:
+        # Another life may follow: clients are to notice nothing.
+        await cast("WebServer", app.web).drain()
     try:
         async with asyncio.timeout(STOP_TIMEOUT_S if app.failure is None else FAILED_STOP_TIMEOUT_S):
             await app.stop()

@@ -6,7 +6,7 @@ together. Always holds: `swap` takes all or nothing, at a batch boundary; what i
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from state.store import Row, Store
 from state.types import Int32Array
 from state.users import Users
 from topics.dead_letter import DeadLetter
+from topics.erasures import Erasures
 
 #: Neighbour rows are 4 KB each, and under load all are changed in every checkpoint: then they are in every fourth one only. Few
 #: are in each.
@@ -42,6 +43,8 @@ class Checkpoint:
     dead: list[DeadLetter]
     cut: Cut
     pinned: Int32Array
+    #: Records of `users` that have a mark of erasure which the latest record has not, by id as UTF-8.
+    carried: dict[bytes, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users) + len(self.items) + len(self.blocks) + len(self.dead)
@@ -71,6 +74,8 @@ class Shard:
         self._skipped = 0
         #: Offset by input topic below which another version of the state has judged the records: their dead letters are written.
         self.judged: Mapping[str, int] = {}
+        #: Who had been erased, and until when, before this version began to read: what they did until then is passed over.
+        self.forgotten: Erasures | None = None
         #: It is being handed on: nothing may be learned behind its last checkpoint.
         self.leaving = False
         self.pending = Pending()
@@ -94,6 +99,7 @@ class Shard:
 
     def _fresh(self) -> None:
         self.dead: list[DeadLetter] = []
+        self.carried: dict[bytes, bytes] = {}
         self.user_rows: dict[bytes, bytes | None] = {}
         self.item_rows: dict[bytes, bytes | None] = {}
         self.moved = False
@@ -169,6 +175,7 @@ class Shard:
             dead=self.dead,
             cut=cut,
             pinned=changed,
+            carried=self.carried,
         )
         self._under_way = self.user_rows
         self._fresh()

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from infra.kafka_security import confluent_options
 from topics.canonical_order import CanonicalOrder, Stream, event_stream
+from topics.erasures import Erasures, read_erasures
 from topics.record_batch import RecordBatch
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS, TopicMismatch, TopicsUnavailable
 
@@ -51,6 +52,7 @@ class CanonicalLog:
     partitions : of every topic
     future_tolerance_ms : as the workers have it: a record that is refused has no time
     fetch : records asked for at once; changes nothing but speed
+    forgetting : pass over what users did who have been erased since, up to the stopping point
     """
 
     def __init__(
@@ -60,9 +62,12 @@ class CanonicalLog:
         future_tolerance_ms: int,
         until: StoppingPoint = StoppingPoint(),
         fetch: int = FETCH,
+        *,
+        forgetting: bool = False,
     ) -> None:
         self._bootstrap, self._fetch_size = bootstrap, fetch
         self._until = until
+        self._erasures = Erasures() if forgetting else None
         self._consumer = Consumer(
             {
                 **confluent_options(bootstrap),
@@ -101,6 +106,7 @@ class CanonicalLog:
     def _open(self, partitions: int, future_tolerance_ms: int) -> None:
         found = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
         assigned = []
+        users: dict[int, tuple[int, int]] = {}
         for topic in (INTERACTIONS, VIDEOS, USERS, RECOMMENDATIONS):
             if topic not in found:
                 if topic == INTERACTIONS:
@@ -112,9 +118,9 @@ class CanonicalLog:
                 raise TopicMismatch(topic, "partitions", str(partitions), str(len(found[topic].partitions)))
             for partition in range(partitions):
                 stream = (
-                    event_stream(partition, partitions, future_tolerance_ms)
+                    event_stream(partition, partitions, future_tolerance_ms, self._erasures)
                     if topic == INTERACTIONS
-                    else Stream(topic, partition)
+                    else Stream(topic, partition, erasures=self._erasures if topic == RECOMMENDATIONS else None)
                 )
                 self._streams[topic, partition] = stream
                 low, high = self._consumer.get_watermark_offsets(
@@ -123,11 +129,15 @@ class CanonicalLog:
                 if self._until.places is not None and topic in self._until.places:
                     high = min(high, self._until.places[topic].get(partition, 0))
                 self._ends[topic, partition] = high
+                if topic == USERS:
+                    users[partition] = low, high
                 stream.ended = high <= low
                 if not stream.ended:
                     self.records += high - low if topic == INTERACTIONS else 0
                     assigned.append(TopicPartition(topic, partition, low))
         self._assigned = {(each.topic, each.partition) for each in assigned}
+        if self._erasures is not None:
+            read_erasures(self._bootstrap, users, self._erasures, self._until.arrived_ms)
         self._consumer.assign(assigned)
 
     def windows(self, size: int) -> Iterator[list[tuple[Stream, RecordBatch]]]:

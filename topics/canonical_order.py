@@ -11,6 +11,8 @@ fixed number of records of the sequence, the last one what is left. Always holds
 4. A record of the catalogue (3) comes before the first interaction (2) at which the arrival times of the interactions so far have
    reached its own, and after all interactions where none has.
 
+5. What users did who have been erased since is not part of it, if the erasures are known: events and lists of up to then.
+
 Event time alone would not do for 4: a log of years ago that is read in today has its catalogue of today.
 """
 
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from topics.erasures import Erasures
 from topics.event_columns import read_events
 from topics.interactions import decode
 from topics.record_batch import RecordBatch
@@ -38,12 +41,20 @@ class Stream:
     Parameters
     ----------
     times : gives the times (int64, shape (n,)) of a batch, NEVER for none; what the stream is merged by is their running maximum
+    erasures : of the users that are the records' keys; what has a time of before is as if it were not there
     """
 
-    def __init__(self, topic: str, partition: int, times: Callable[[RecordBatch], Int64Array] | None = None) -> None:
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        times: Callable[[RecordBatch], Int64Array] | None = None,
+        erasures: Erasures | None = None,
+    ) -> None:
         self.topic, self.partition = topic, partition
         self.ended = False
         self._times = times or (lambda batch: batch.timestamps)
+        self._erasures = erasures
         self._reached = NEVER
         self._batches: list[RecordBatch] = []
         self._keys: Int64Array = np.empty(0, np.int64)
@@ -55,7 +66,15 @@ class Stream:
         """They were fetched."""
         if not len(batch):
             return
-        keys = np.maximum.accumulate(np.concatenate([[self._reached], self._times(batch)]))[1:]
+        times = self._times(batch)
+        if self._erasures is not None and len(self._erasures):
+            # A record that is refused has no time, and stays: it is counted as one.
+            gone = (times != NEVER) & (times <= self._erasures.until(batch.keys()))
+            if gone.all():
+                return
+            if gone.any():
+                batch, times = batch.where(~gone), times[~gone]
+        keys = np.maximum.accumulate(np.concatenate([[self._reached], times]))[1:]
         self._reached = int(keys[-1])
         self._batches.append(batch)
         self._keys = np.concatenate([self._keys, keys])
@@ -101,7 +120,7 @@ class Stream:
         return self.take(min(count, most))
 
 
-def event_stream(partition: int, partitions: int, future_tolerance_ms: int) -> Stream:
+def event_stream(partition: int, partitions: int, future_tolerance_ms: int, erasures: Erasures | None = None) -> Stream:
     """A partition of `interactions`; what is refused has no time."""
 
     def times(batch: RecordBatch) -> Int64Array:
@@ -122,7 +141,7 @@ def event_stream(partition: int, partitions: int, future_tolerance_ms: int) -> S
                 at_ms[i] = NEVER
         return at_ms
 
-    return Stream(INTERACTIONS, partition, times)
+    return Stream(INTERACTIONS, partition, times, erasures)
 
 
 class CanonicalOrder:

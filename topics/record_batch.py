@@ -186,6 +186,15 @@ class RecordBatch(Sequence[Record]):
         """A piece of the buffer that is known to be UTF-8."""
         return self._buffer[at : at + size].decode()
 
+    def keys(self) -> list[bytes | None]:
+        """Keys of all records."""
+        return [self.key(i) for i in range(len(self))]
+
+    def where(self, chosen: NDArray[np.bool_]) -> "RecordBatch":
+        """Some of the records; bool, shape (n,)."""
+        places = np.stack((self.key_at, self.key_size, self.value_at, self.value_size))[:, chosen]
+        return RecordBatch(self._buffer, places, np.stack((self.offsets, self.timestamps))[:, chosen])
+
     def before(self, offset: int) -> "RecordBatch":
         """Records below `offset`."""
         return self[: int(np.searchsorted(self.offsets, offset))]

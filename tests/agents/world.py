@@ -112,6 +112,8 @@ class World:
         for target, block in taken.blocks:
             self.append(EVIDENCE, target, None, block)
         self.dead += taken.dead
+        for key, value in taken.carried.items():
+            self.append(USERS, partition, key, value)
         shard.users_store.write(taken.users, 0)
         shard.items_store.write(taken.items, 0)
         shard.stored()
