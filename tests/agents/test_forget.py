@@ -7,6 +7,7 @@ import pytest
 
 from agents.replayer import Replayer
 from cli.canonical import digests_of, rows_of
+from online_models.heads import INPUTS
 from state.prediction import INPUT_NAMES
 from state.profiles import profile_of
 from tests.agents.test_replayer import Lists
@@ -70,7 +71,7 @@ def told() -> World:
 
 def served(recommendation_id: str, video_ids: list[str]) -> bytes:
     """A list, as a worker has served it."""
-    inputs = np.zeros((len(video_ids), len(INPUT_NAMES)), np.float32)
+    inputs = np.zeros((len(video_ids), len(INPUTS)), np.float32)
     return encode_list(recommendation_id, NOW_MS - 10**9, "owner", video_ids, [], INPUT_NAMES, inputs)
 
 
