@@ -8,6 +8,7 @@ import pytest
 
 from agents import app as app_module
 from agents.app import HeadraceApp
+from agents.scoring import Scorer
 from agents.worker import create_app
 from infra import metrics
 from infra.settings import Settings
@@ -194,7 +195,7 @@ async def test_a_worker_measures_its_lists_and_says_so_in_its_metrics(
 ) -> None:
     app = build(state, tmp_path, monkeypatch)
     assert app.scorer.budget.share == Settings().scoring_share == 0.1
-    app.scorer.budget.share = 1.0
+    app.scorer = Scorer(1.0, app.engine.options.seed)
     await app.take_over({0, 1})
     state.send(*(liked(f"user{n % 20}", f"video{n % 17}", n) for n in range(300)))
     await settle(app, state)
