@@ -17,7 +17,7 @@ from infra.embedded_kafka import Broker
 from infra.settings import Settings
 from topics.erasures import Erasures, read_erasures
 from topics.groups import Places, committed, log_bounds, members
-from topics.specs import INTERACTIONS, USERS
+from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS
 
 OUTCOMES = ("learned", "ignored", "duplicate", "dead")
 #: Nothing may move for this long before a version counts as caught up: evidence is under way for about two checkpoints.
@@ -117,8 +117,10 @@ class Progress:
         self.lag = app.lag(INTERACTIONS)
         self.history = [*self.history[-RECENT_LOOKS:], (now, self.events)]
         self.show(self)
-        seen = [sorted(shard.next.items()) for shard in shards]
-        if seen != self._seen or any(shard.dirty for shard in shards):
+        # Lists are served all the time: they are not waited for, or a version would never be built while workers are asked.
+        seen = [sorted(place for place in shard.next.items() if place[0] != RECOMMENDATIONS) for shard in shards]
+        learning = any(shard.dirty_users or shard.dirty_items or shard.dirty_neighbours for shard in shards)
+        if seen != self._seen or learning:
             self._seen, self._since = seen, now
         missing = [
             end - shard.next.get(topic, 0)
