@@ -19,13 +19,14 @@ class Answer(NamedTuple):
 
     Attributes
     ----------
-    due_ms : when it was to be sent, of the machine's clock; what came later counts as waiting
-    took_ms : from then to the end of the answer, or until it was given up
+    due_ms : when it was to be sent, of the machine's clock
+    took_ms : from then to the end of the answer, or until it was given up; what came late counts as waiting
     status : HTTP; 0 where nobody answered
     passed_on : why it went on to another worker, once for each time
     source : of the list; empty where it failed
     by_peer : whether the worker that owns the user was asked by the one that answered
     age_ms : how old the state was that answered, when the answer came; None where it does not say
+    late_ms : of `took_ms`, until it was sent: the load generator's own fault
     """
 
     due_ms: float
@@ -35,11 +36,12 @@ class Answer(NamedTuple):
     source: str = ""
     by_peer: bool = False
     age_ms: float | None = None
+    late_ms: float = 0.0
 
 
 def has_failed(answer: Answer) -> bool:
-    """Whether no worker answered with a success in time."""
-    return not (200 <= answer.status < 300 and answer.took_ms <= PATIENCE_S * 1000)
+    """Whether no worker answered with a success in time, from when it was sent."""
+    return not (200 <= answer.status < 300 and answer.took_ms - answer.late_ms <= PATIENCE_S * 1000)
 
 
 def summarize(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -57,6 +59,7 @@ def summarize(answers: Sequence[Answer]) -> dict[str, Any]:
         **_quantiles("", [answer.took_ms for answer in good]),
         **_quantiles("stale_", ages),
         "age_unknown": len(good) - len(ages),
+        "sent_late_max_ms": round(max((answer.late_ms for answer in answers), default=0.0), 1),
     }
 
 

@@ -75,11 +75,13 @@ class Balancer:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def _ask(self, path: str, due: float) -> None:
-        due_ms = time.time() * 1000 - (time.monotonic() - due) * 1000
+        # Patience begins with the sending: where this process is late, no worker is to blame.
+        sent = time.monotonic()
+        due_ms = time.time() * 1000 - (sent - due) * 1000
         passed_on: list[str] = []
         status, source, by_peer, age_ms = 0, "", False, None
         tried: set[str] = set()
-        while status == 0 and (left_s := due + PATIENCE_S - time.monotonic()) > 0:
+        while status == 0 and (left_s := sent + PATIENCE_S - time.monotonic()) > 0:
             worker = self._next(tried)
             if worker is None:
                 tried.clear()
@@ -105,7 +107,7 @@ class Balancer:
                     as_of_ms = found["as_of_ms"]
                     age_ms = max(0.0, time.time() * 1000 - as_of_ms) if as_of_ms else None
         took_ms = (time.monotonic() - due) * 1000
-        self.answers.append(Answer(due_ms, took_ms, status, passed_on, source, by_peer, age_ms))
+        self.answers.append(Answer(due_ms, took_ms, status, passed_on, source, by_peer, age_ms, (sent - due) * 1000))
 
     def _next(self, tried: set[str]) -> Worker | None:
         """The next in turn that was not tried: a ready one, if there is one at all."""

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ def test_a_request_has_failed_if_nobody_answered_it_with_a_success_in_time() -> 
     assert not has_failed(answered())
     assert not has_failed(answered(4_999.0, passed_on=["refused", "reset"]))
     assert has_failed(answered(5_001.0)), "too late"
+    assert not has_failed(answered(5_001.0, late_ms=100.0)), "it was sent late: no worker's fault"
     assert has_failed(answered(status=0)), "nobody"
     assert has_failed(answered(status=404))
     assert has_failed(answered(status=503))
@@ -141,6 +143,24 @@ async def test_what_a_worker_cannot_answer_goes_to_another_and_what_is_wrong_doe
     found = summarize(answers := await ask(Balancer(urls, ["/x"], 100.0), 20))
     assert found["failed"] == len(answers) == asked["b"]
     assert found["retried_because"] == {"503": asked["a"]}
+
+
+async def test_what_is_sent_late_is_asked_all_the_same(server: Server) -> None:
+    asked: Counter[str] = Counter()
+    asking = Balancer([await server(worker(asked, "a"))], ["/x"], 20.0)
+    stop, started = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(asking.run(stop, started))
+    await asyncio.wait_for(started.wait(), 30)
+    time.sleep(5.5)  # the whole process stands still
+    while len(asking.answers) < 60:
+        assert not running.done()
+        await asyncio.sleep(0.01)
+    stop.set()
+    await running
+    found = summarize(asking.answers)
+    assert found["failed"] == 0
+    assert found["sent_late_max_ms"] > 3_000
+    assert found["max_ms"] > 3_000, "and waiting is told"
 
 
 async def test_nobody_answers_and_the_request_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
