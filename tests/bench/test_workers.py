@@ -157,10 +157,11 @@ async def test_what_is_sent_late_is_asked_all_the_same(server: Server) -> None:
         await asyncio.sleep(0.01)
     stop.set()
     await running
-    found = summarize(asking.answers)
-    assert found["failed"] == 0
-    assert found["sent_late_max_ms"] > 3_000
-    assert found["max_ms"] > 3_000, "and waiting is told"
+    # One that was under way as it stood still may have been given up.
+    late = [answer for answer in asking.answers if answer.late_ms > 5_000]
+    assert late
+    assert not any(has_failed(answer) for answer in late)
+    assert summarize(asking.answers)["sent_late_max_ms"] > 5_000
 
 
 async def test_nobody_answers_and_the_request_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
