@@ -136,7 +136,7 @@ def switched(live: Settings, building: Settings, broker: Broker, serving: int) -
         return f"Version {name} is active; no worker runs, the next one starts with it. {remove}"
     deadline = time.monotonic() + SWITCH_TIMEOUT_S * serving
     staying, came = serving, 0
-    while time.monotonic() < deadline and (staying or not came):
+    while time.monotonic() < deadline and (staying or came < serving):
         time.sleep(LOOK_EVERY_S)
         try:
             staying, came = members(broker.bootstrap, live.group), members(broker.bootstrap, building.group)

@@ -52,7 +52,7 @@ def versions(
         ensure_topics(broker.bootstrap, [versions_spec(settings.app)])
         live, active = followed(settings, broker.bootstrap)
         if rollback:
-            activate = _before(active, live)
+            activate = _before(active, settings, live)
         if activate is not None:
             console.print(_activate(activate, settings, live, broker, console), soft_wrap=True)
             return
@@ -62,8 +62,8 @@ def versions(
         console.print(_table(live, broker.bootstrap))
 
 
-def _before(active: Active | None, live: Settings) -> str:
-    if live.version_is_set:
+def _before(active: Active | None, settings: Settings, live: Settings) -> str:
+    if settings.version_is_set:
         raise VersionInUse("HEADRACE_VERSION keeps to one version, and what is active is not asked: unset it")
     if active is None or active.previous is None:
         raise UnknownVersion(f"no version has served before {live.version}: there is nothing to go back to")

@@ -58,12 +58,15 @@ class Client(threading.Thread):
                 status, body = self.ask(connection, n)
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
+                connection.close()
                 connection = None
                 continue
             self.longest_s = max(self.longest_s, time.monotonic() - began)
             self.answers[f"{status} {body.get('source', '')}"] += 1
             if status not in (200, 202):
                 self.failures.append(f"{status}: {body}")
+        if connection is not None:
+            connection.close()
 
     def ask(self, connection: http.client.HTTPConnection, n: int) -> tuple[int, dict[str, object]]:
         if n % 10 == 9:
