@@ -8,7 +8,7 @@ then nothing was open or written in any of them between the two answers: what is
 import time
 from collections.abc import Sequence
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
@@ -20,6 +20,8 @@ ANSWER_TIMEOUT_S = 20.0
 QUIET_TIMEOUT_S = 60.0
 #: Between two looks, so that a busy broker is not asked all the time.
 PAUSE_S = 0.005
+#: A partition that has just been made, or whose broker has just gone, has its leader in a moment.
+_MOVING = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 Ends = dict[tuple[str, int], int]
 
@@ -43,10 +45,14 @@ def quiet_ends(bootstrap: str, topics: Sequence[str], partitions: int, timeout_s
     deadline = time.monotonic() + timeout_s
     try:
         while True:
-            committed = _ends(admin, places, IsolationLevel.READ_COMMITTED)
-            # Only when all answers are there: the moment lies between the last of them and the first of these.
-            if _ends(admin, places, IsolationLevel.READ_UNCOMMITTED) == committed:
-                return committed
+            try:
+                committed = _ends(admin, places, IsolationLevel.READ_COMMITTED)
+                # Only when all answers are there: the moment lies between the last of them and the first of these.
+                if _ends(admin, places, IsolationLevel.READ_UNCOMMITTED) == committed:
+                    return committed
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or time.monotonic() > deadline:
+                    raise
             if time.monotonic() > deadline:
                 raise NeverQuiet(
                     f"Kafka at {bootstrap}: at every look in {timeout_s:.0f} s a worker was writing a checkpoint: try again when "
