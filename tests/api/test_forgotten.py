@@ -21,7 +21,7 @@ from tests.api.waiting import ready
 from topics.catalog import User, decode_user_value
 from topics.specs import RECOMMENDATIONS, USERS, changelog_topic, evidence_topic
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 APP, VERSION, PARTITIONS = "forgotten", "v1", 2
 GONE, BACK = "gone-9b1f6c", "back-27aa05"

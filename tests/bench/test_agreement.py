@@ -42,7 +42,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 
 
 @pytest.mark.broker
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 def test_a_worker_and_the_evaluator_rank_the_same_positives_alike(
     log: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ from topics.interactions import Interaction
 from topics.recommendations import encode_list
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, ensure_topics, producer_config, specs
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 PARTITIONS = 2
 TO_THE_END = StoppingPoint()

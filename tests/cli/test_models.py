@@ -39,7 +39,7 @@ from topics.interactions import EVENTS
 from topics.specs import ensure_topics, specs
 from topics.versions import Active, read_active, versions_spec, write_active
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 APP = "modelled"
 #: Neighbour lists are behind in most checkpoints.

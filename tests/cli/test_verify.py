@@ -23,7 +23,7 @@ from topics.interactions import Interaction, encode
 from topics.partitions import partition_of
 from topics.specs import INTERACTIONS, changelog_topic, ensure_topics, producer_config, specs
 
-pytestmark = [pytest.mark.broker, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]
 
 APP, PARTITIONS, EVENTS = "verified", 4, 3_000
 
