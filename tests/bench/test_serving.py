@@ -3,23 +3,21 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from bench import probing, serving, warm_worker, wrk
 from bench.rates import Sample, TooShort
 from bench.serving import combined, is_whole, middle_rate, taken_by_others, targets, without_id
 from bench.wrk import Load, WrkFailed, quantiles_ms, read_report, uncorrected
 from ingestion.simulate import Audience
+from tests.bench.servers import Server
 from topics.interactions import Interaction, decode_value, encode
 
-Server = Callable[[Callable[[web.Request], Awaitable[web.Response]]], Awaitable[str]]
 with_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="needs wrk: apt-get install wrk")
 
 
@@ -159,23 +157,6 @@ def test_without_wrk_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="apt-get install wrk"):
         serving.main([])
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """Starts a server that answers as it is told; its address."""
-    started: list[TestServer] = []
-
-    async def start(answer: Callable[[web.Request], Awaitable[web.Response]]) -> str:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answer)
-        started.append(TestServer(app))
-        await started[-1].start_server()
-        return str(started[-1].make_url("")).rstrip("/")
-
-    yield start
-    for each in started:
-        await each.close()
 
 
 @with_wrk

@@ -1,20 +1,18 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from bench import balancer
 from bench.answers import Answer, between, has_failed, summarize
 from bench.balancer import Balancer
 from bench.workers import Plan, problems, run
+from tests.bench.servers import Handler, Server
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
-Server = Callable[[Handler], Awaitable[str]]
 AS_OF_MS = 1_000_000
 
 
@@ -71,23 +69,6 @@ def test_what_should_not_be_is_said() -> None:
     assert found(kill=14.9, stop=1.0, broker=40.0) == []
     assert found(lost=1, doubled=2, failed=3) == ["1 events lost", "2 events doubled", "3 requests failed"]
     assert found(kill=15.0) == ["after a kill all shards were owned after 15.0 s"]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    """Starts a server that answers as it is told; its address."""
-    started: list[TestServer] = []
-
-    async def start(answer: Handler) -> str:
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", answer)
-        started.append(TestServer(app))
-        await started[-1].start_server()
-        return str(started[-1].make_url("")).rstrip("/")
-
-    yield start
-    for each in started:
-        await each.close()
 
 
 def worker(asked: Counter[str], name: str, status: Callable[[], int] = lambda: 200) -> Handler:
