@@ -51,10 +51,12 @@ def versions(
     with open_broker(settings) as broker:
         ensure_topics(broker.bootstrap, [versions_spec(settings.app)])
         live, active = followed(settings, broker.bootstrap)
+        if (rollback or activate is not None) and settings.version_is_set:
+            raise VersionInUse("HEADRACE_VERSION keeps to one version: unset it, or workers that have it do not follow")
         if rollback:
-            activate = _before(active, settings, live)
+            activate = _before(active, live)
         if activate is not None:
-            console.print(_activate(activate, settings, live, broker, console), soft_wrap=True)
+            console.print(_activate(activate, live, broker, console), soft_wrap=True)
             return
         if remove is not None:
             console.print(_remove(Settings(version=remove), live, broker.bootstrap), soft_wrap=True)
@@ -62,21 +64,17 @@ def versions(
         console.print(_table(live, broker.bootstrap))
 
 
-def _before(active: Active | None, settings: Settings, live: Settings) -> str:
-    if settings.version_is_set:
-        raise VersionInUse("HEADRACE_VERSION keeps to one version, and what is active is not asked: unset it")
+def _before(active: Active | None, live: Settings) -> str:
     if active is None or active.previous is None:
         raise UnknownVersion(f"no version has served before {live.version}: there is nothing to go back to")
     return active.previous
 
 
-def _activate(name: str, settings: Settings, live: Settings, broker: Broker, console: Console) -> str:
+def _activate(name: str, live: Settings, broker: Broker, console: Console) -> str:
     """Let a version serve that is there, once it is seen that workers can go on from it; returns what to tell."""
     # What is imported here brings numpy, and more than other commands need.
     from cli.model_versions import check_version
 
-    if settings.version_is_set:
-        raise VersionInUse("HEADRACE_VERSION keeps to one version: unset it, or workers that have it do not follow")
     if name == live.version:
         raise VersionInUse(f"{name} is the version that serves already")
     known = known_versions(broker.bootstrap, live.app)
