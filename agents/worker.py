@@ -191,8 +191,7 @@ async def _start_tracing() -> None:
 
 def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
     """What the worker's HTTP interface is guarded by. Raises SettingsError where it would be open to others."""
-    metrics_host = settings.metrics_host or settings.web_host
-    for variable, host in (("HEADRACE_WEB_HOST", settings.web_host), ("HEADRACE_METRICS_HOST", metrics_host)):
+    for variable, host in (("HEADRACE_WEB_HOST", settings.web_host), ("HEADRACE_METRICS_HOST", settings.admin_host)):
         if settings.api_keys is None and not is_loopback(host):
             raise SettingsError(
                 f"{variable}={host!r} can be reached by others, and no keys are asked for: name a file of keys in "
@@ -217,7 +216,7 @@ def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
         limits=ConnectionLimits(most=_most_connections(settings)),
         limiter=limiter,
         metrics_open=settings.metrics_open,
-        admin=None if settings.metrics_port is None else (metrics_host, settings.metrics_port),
+        admin=None if settings.metrics_port is None else (settings.admin_host, settings.metrics_port),
     )
 
 

@@ -134,7 +134,7 @@ def worker(settings: Settings) -> Iterator[Finding]:
     url = base_url(settings.web_host, settings.web_port)
     if is_free(settings.web_host, settings.web_port):
         yield fail("worker", f"none answers at {url}", "start `headrace worker`")
-        host, port = settings.metrics_host or settings.web_host, settings.metrics_port
+        host, port = settings.admin_host, settings.metrics_port
         if port is not None and not is_free(host, port):
             yield fail("port", f"{port} of {host} is in use by something else", "set HEADRACE_METRICS_PORT to another")
         return

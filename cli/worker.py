@@ -67,17 +67,9 @@ def worker() -> None:
     _leave_on_signals()
     pause_s = float(os.environ.pop(PAUSE_VARIABLE, 0.0))
     listeners = Listeners.from_environment()
-    if not listeners.has(settings.web_host, settings.web_port) and not is_free(settings.web_host, settings.web_port):
-        raise PortTaken(f"port {settings.web_port} of {settings.web_host} is in use: set HEADRACE_WEB_PORT to another")
-    metrics_host = settings.metrics_host or settings.web_host
-    if (
-        settings.metrics_port is not None
-        and not listeners.has(metrics_host, settings.metrics_port)
-        and not is_free(metrics_host, settings.metrics_port)
-    ):
-        raise PortTaken(
-            f"port {settings.metrics_port} of {metrics_host} is in use: set HEADRACE_METRICS_PORT to another"
-        )
+    _require_free(listeners, settings.web_host, settings.web_port, "HEADRACE_WEB_PORT")
+    if settings.metrics_port is not None:
+        _require_free(listeners, settings.admin_host, settings.metrics_port, "HEADRACE_METRICS_PORT")
     sys.setswitchinterval(SWITCH_S)
     load_kernels()
     _require_guarded(settings)
@@ -100,6 +92,11 @@ def worker() -> None:
         listeners.hand_over()
         _restart(failure, 0.0)
     _restart(failure, FIRST_PAUSE_S if was_ready or not pause_s else min(2 * pause_s, LONGEST_PAUSE_S))
+
+
+def _require_free(listeners: Listeners, host: str, port: int, variable: str) -> None:
+    if not listeners.has(host, port) and not is_free(host, port):
+        raise PortTaken(f"port {port} of {host} is in use: set {variable} to another")
 
 
 def _live(settings: Settings, listeners: Listeners) -> tuple[BaseException | None, bool]:

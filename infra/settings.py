@@ -145,6 +145,11 @@ class Settings(BaseSettings):
             raise SettingsError("; ".join(problems))
 
     @property
+    def admin_host(self) -> str:
+        """Address that `metrics_port` is listened on at."""
+        return self.metrics_host or self.web_host
+
+    @property
     def version_is_set(self) -> bool:
         """Whether the version was given, so that whichever is active does not matter."""
         return "version" in self.model_fields_set
