@@ -18,10 +18,12 @@ from faust.types import TP, Message
 
 from agents import catalog, disk_metrics, experiment_metrics, feedback, items, ranking, scoring_metrics, users
 from agents.checkpoint import ShardTopics, ShardWriter
+from agents.copies import Copies
 from agents.followers import Followers, Rows
 from agents.owners import Owners
 from agents.scoring import Scorer
 from agents.snapshot_start import StartFrom
+from agents.standbys import Standbys
 from agents.takeover import changelog_consumer, take_over
 from agents.turn import Turn
 from infra import metrics, tracing
@@ -55,6 +57,8 @@ INDEX_PAUSE_S = 0.07
 LISTS_AT_ONCE = 100
 HELD_LISTS = 4_000
 LISTS_PAUSE_S = 0.02
+#: Between two looks whether copies of all shards are here.
+COPIES_PAUSE_S = 0.05
 #: Between two looks at what the index misses: each holds the loop for as long as a list takes.
 INDEX_SAMPLE_PAUSE_S = 2.0
 #: Topics that all versions read, and must have read when one takes over from another.
@@ -79,6 +83,8 @@ class WorkerOptions:
     forgotten : who had been erased before a version is built; None: nobody is known to
     scoring_share : of the worker's CPU time, for ranking positives before they are learned
     start_from : snapshot that an empty store is filled from; None: it is read from its changelog
+    standby : whether it keeps copies of the shards that others own
+    serves_only : it owns no shard, and answers from copies of all
     """
 
     bootstrap: str
@@ -93,6 +99,8 @@ class WorkerOptions:
     forgotten: Erasures | None = None
     scoring_share: float = 0.0
     start_from: StartFrom | None = None
+    standby: bool = False
+    serves_only: bool = False
 
 
 class HeadraceApp(faust.App):
@@ -113,6 +121,13 @@ class HeadraceApp(faust.App):
             self.shard_topics.items_changelog,
             self._take_foreign,
             lambda error: asyncio.ensure_future(self.crash(error)),
+        )
+        self.standbys = Standbys(
+            options.bootstrap,
+            self.shard_topics,
+            options.folder,
+            lambda: changelog_consumer(options.bootstrap),
+            Copies(engine, self._standby_failed, keeps_clock=options.serves_only),
         )
         self.ready = False
         self.started_once = False
@@ -151,6 +166,9 @@ class HeadraceApp(faust.App):
             await self._release(partition)
         began = time.perf_counter()
         fresh = sorted(partitions - set(self.engine.shards))
+        for partition in fresh:
+            self.engine.remove_standby(partition)
+        await self.standbys.let_go(fresh)
         owned = await asyncio.gather(
             *(
                 take_over(
@@ -170,7 +188,12 @@ class HeadraceApp(faust.App):
             shard.forgotten = self.options.forgotten
             self.engine.add_shard(shard)
             self.engine.replica.serve_base(partition)
-        self.followers.follow(set(range(self.options.partitions)) - partitions)
+        foreign = set(range(self.options.partitions)) - partitions
+        for partition in self.engine.standbys.keys() - foreign:
+            self.engine.remove_standby(partition)
+        copied = foreign if self.options.standby else set()
+        self.followers.follow(foreign - copied)
+        self.standbys.follow(copied)
         self.ready = self.started_once = True
         took = time.perf_counter() - began
         if fresh:
@@ -208,6 +231,9 @@ class HeadraceApp(faust.App):
         self.ready = False
         await asyncio.gather(*(self._release(partition) for partition in list(self.engine.shards)))
         await self.followers.stop()
+        for partition in list(self.engine.standbys):
+            self.engine.remove_standby(partition)
+        await self.standbys.stop()
         await super().on_stop()
         for close in self._closers:
             await close()
@@ -217,6 +243,28 @@ class HeadraceApp(faust.App):
         for start in self._openers:
             await start()
         await super().on_start()
+
+    async def serve_only(self) -> None:
+        """Copy all shards, and be ready once all are here; for a worker that learns nothing."""
+        every = set(range(self.options.partitions))
+        began = time.perf_counter()
+        self.standbys.follow(every)
+        while not self.should_stop and self.failure is None:
+            copies = self.engine.standbys
+            if copies.keys() == every and all(standby.caught_up for standby in copies.values()):
+                self.ready = self.started_once = True
+                log.info("copies of all shards are here", seconds=round(time.perf_counter() - began, 2))
+                return
+            await asyncio.sleep(COPIES_PAUSE_S)
+
+    def _standby_failed(self, error: Exception) -> None:
+        """Copies stand still: of a worker that has nothing else, the end."""
+        if self.options.serves_only:
+            self._crashing = asyncio.ensure_future(self.crash(error))
+            return
+        log.error("copies of other workers' shards stand still", why=f"{type(error).__name__}: {error}")
+        for partition in list(self.engine.standbys):
+            self.engine.remove_standby(partition)
 
     def add_opener(self, start: Callable[[], Awaitable[None]]) -> None:
         """Have `start` called when the worker starts; for what is mounted on it."""
@@ -351,8 +399,13 @@ class HeadraceApp(faust.App):
     def as_of_ms(self, partition: int | None, now_ms: int) -> int:
         """When the state was current: now, if nothing known waits to be applied, else the arrival of the latest one applied.
 
-        `partition` None asks for the oldest of all owned shards.
+        `partition` None asks for the oldest of all owned shards; of one that serves only, of all copies.
         """
+        standbys = self.engine.standbys
+        if partition in standbys:
+            return standbys[partition].as_of_ms
+        if partition is None and self.options.serves_only:
+            return min((standby.as_of_ms for standby in standbys.values()), default=0)
         arrived = self._arrived_ms
         # `now_ms` is this machine's clock, arrivals are the broker's: one that was set back is not before what is applied.
         times = [
@@ -361,6 +414,12 @@ class HeadraceApp(faust.App):
             if shard in self.engine.shards
         ]
         return min(times, default=0)
+
+    def applied(self, partition: int) -> int:
+        """Next offset of the interactions of a shard that is here, owned or as a copy; 0 for another."""
+        shard, standby = self.engine.shards.get(partition), self.engine.standbys.get(partition)
+        places = shard.next if shard is not None else standby.cut.next if standby is not None else {}
+        return places.get(specs.INTERACTIONS, 0)
 
     def _step(self, topic: str) -> Callable[[Shard, RecordBatch], None]:
         if topic == specs.INTERACTIONS:
@@ -450,6 +509,9 @@ class HeadraceApp(faust.App):
             experiment_metrics.publish(engine.tally, engine.shards)
         disk_metrics.publish(engine.shards.values(), self.options.folder)
         metrics.SHARDS.set(len(engine.shards))
+        metrics.STANDBY_SHARDS.set(len(engine.standbys))
+        copied_ms = min((standby.as_of_ms for standby in engine.standbys.values()), default=0)
+        metrics.STANDBY_AGE.set(max(0, now_ms - copied_ms) / 1000 if copied_ms else float("nan"))
         metrics.USERS.set(len(engine.users))
         active = int(engine.replica.active.sum())
         metrics.VIDEOS.set(active)

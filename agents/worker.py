@@ -131,6 +131,8 @@ def create_app(
             scoring_share=settings.scoring_share if until is None else 0.0,
             # Of a version that is built there is none.
             start_from=_start_from(settings) if until is None else None,
+            standby=settings.standby and until is None,
+            serves_only=settings.role == "serve" and until is None,
         ),
         engine,
     )
@@ -138,6 +140,10 @@ def create_app(
     _mount_tables(app)
     for topic in app.shard_topics.inputs:
         _mount_agent(app, topic)
+    if app.options.serves_only:
+        # Faust's own word for an app that joins no group and reads nothing; it has a web server all the same.
+        app.producer_only = True
+        app.task(app.serve_only)
     app.task(app.keep_checkpointing)
     app.task(app.keep_indexing)
     app.task(app.keep_reading_lists)
@@ -216,6 +222,7 @@ def guard_of(settings: Settings, limiter: Limiter | None = None) -> Guard:
         limits=ConnectionLimits(most=_most_connections(settings)),
         limiter=limiter,
         metrics_open=settings.metrics_open,
+        peers_only=settings.role == "learn",
         admin=None if settings.metrics_port is None else (settings.admin_host, settings.metrics_port),
     )
 

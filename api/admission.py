@@ -17,15 +17,17 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from api.bodies import Bodies
-from api.caller import BY_PEER
+from api.caller import BY_PEER, HOP_HEADER
 from api.cors import Cors
-from api.errors import Problem, not_found
+from api.errors import Problem, misdirected, not_found
 from api.keys import Client, KeyRing, Scope
 from api.middleware import Handler, route_of
 from api.scopes import CLIENT, OPEN, SEES_FIGURES, needed
 from infra import metrics
 
 METRICS = "/metrics"
+#: What operators and their tools ask a worker for, whatever its role.
+OPERATORS = frozenset({METRICS, "/healthz", "/readyz"})
 #: Who asks where no keys are asked for.
 ANYBODY = Client("anybody", frozenset(Scope))
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -50,6 +52,7 @@ class Admission:
     ----------
     keys : None asks for no keys
     metrics_open : lets everybody read what is counted
+    peers_only : whoever is neither another worker nor asks for what operators look at is told to go elsewhere
     limiter : None limits nobody
     admin_port : where what needs the scope admin is answered, and nowhere else; None answers it everywhere
     cost_bytes : of events in one request that count as one request
@@ -63,12 +66,13 @@ class Admission:
         limiter: Limiter | None = None,
         *,
         metrics_open: bool = False,
+        peers_only: bool = False,
         admin_port: int | None = None,
         cost_bytes: int = 16_384,
     ) -> None:
         self._keys, self._cors, self._bodies, self._limiter = keys, cors or Cors(), bodies or Bodies(), limiter
         self._metrics_open, self._cost_bytes = metrics_open, cost_bytes
-        self._admin_port = admin_port
+        self._admin_port, self._peers_only = admin_port, peers_only
 
     @web.middleware
     async def admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -79,6 +83,8 @@ class Admission:
         if outside and request.match_info.http_exception is None and _is_for_admins(request):
             raise not_found("there is nothing here")
         client = self._local(request) if self._keys is None else self._known(self._keys, request)
+        if self._peers_only and HOP_HEADER not in request.headers and route_of(request) not in OPERATORS:
+            raise misdirected("this worker learns, and answers no clients (HEADRACE_ROLE=learn): ask one that serves")
         if outside:
             request[SEES_FIGURES] = False
         held = await self._bodies.take(request)

@@ -38,6 +38,7 @@ class Guard:
     ----------
     keys : None asks for no keys
     metrics_open : lets everybody read what is counted
+    peers_only : it answers other workers and its operator, and no clients
     admin : host and port of a second door, for what needs the scope admin; None: there is one door for all
     limiter : None limits nobody
     """
@@ -49,6 +50,7 @@ class Guard:
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     limiter: Limiter | None = None
     metrics_open: bool = False
+    peers_only: bool = False
     admin: tuple[str, int] | None = None
 
     def application(self) -> web.Application:
@@ -60,6 +62,7 @@ class Guard:
             self.bodies,
             self.limiter,
             metrics_open=self.metrics_open,
+            peers_only=self.peers_only,
             admin_port=None if self.admin is None else self.admin[1],
         )
         app = web.Application(middlewares=[envelope.wrap, problems, admission.admit], client_max_size=MAX_BODY_BYTES)

@@ -80,6 +80,8 @@ class Listing:
             Step("owner", COMPUTED_MS, self._by_owner),
             # The owner's live state, where that is another worker. The hop has its own, shorter budget: it knows whether to wait.
             Step("peer", HOP_S * 1000 + MAX_WAIT_MS, self._by_peer),
+            # What the owner had learned at its last checkpoint, where this worker keeps a copy of the shard.
+            Step("standby", COMPUTED_MS, self._by_standby),
             # The list that the owner gave last.
             Step("cache", CACHED_MS, self._by_cache),
             # The videos, which every worker knows, without the user.
@@ -135,11 +137,10 @@ class Listing:
         await self._cache.delete(user_id)
 
     async def _reach(self, partition: int, offset: int, within_s: float) -> None:
-        """Wait until the user's shard has learned all below `offset`; not for a shard that another worker owns."""
+        """Wait until the user's shard has learned all below `offset`, as far as it is here: owners wait for theirs themselves."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
-            shard = self._app.engine.shards.get(partition)
-            if shard is None or shard.next.get(specs.INTERACTIONS, 0) >= offset:
+            if self._app.engine.holder(partition) is None or self._app.applied(partition) >= offset:
                 return
             await asyncio.sleep(REACH_PAUSE_S)
 
@@ -155,13 +156,24 @@ class Listing:
             # A row on the disk cannot be read, and so not be learned with either.
             await app.crash(error)
             raise unavailable("a row of the state cannot be read; the worker stops") from error
-        shard = None if ask.partition is None else app.engine.shards[ask.partition]
         recommendation_id = uuid.uuid4().hex
-        if shard is not None and found.served:
+        if ask.partition is not None and found.served:
             self._log(ask, recommendation_id, found)
             ask.stages.mark("log")
-        offset = 0 if shard is None else shard.next.get(specs.INTERACTIONS, 0)
+        offset = 0 if ask.partition is None else app.applied(ask.partition)
         return self._rendered(ask, found, recommendation_id, found.source, offset)
+
+    async def _by_standby(self, ask: Ask) -> Recommendations | None:
+        app = self._app
+        if not app.started_once or ask.partition is None or ask.partition not in app.engine.standbys:
+            return None
+        found = personal_list(app.engine, ask.asked.user_id, ask.partition, ask.wish, ask.stages)
+        recommendation_id = uuid.uuid4().hex
+        if found.served:
+            self._log(ask, recommendation_id, found)
+            ask.stages.mark("log")
+        source = "standby" if found.source == "owner" else found.source
+        return self._rendered(ask, found, recommendation_id, source, app.applied(ask.partition))
 
     async def _by_peer(self, ask: Ask) -> Recommendations | None:
         if self._hop is None or ask.partition is None or ask.partition in self._app.engine.shards:

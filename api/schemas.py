@@ -30,7 +30,8 @@ class Recommendations(msgspec.Struct):
     """Answer of `/v1/recommend`.
 
     `source` says who answered (`owner`: live state of the user, here or in another worker; `session`: what was just watched, and
-    nothing else is known; `trending`: nothing is known of the user, neither events nor words; `cache`: the owner's last list;
+    nothing else is known; `trending`: nothing is known of the user, neither events nor words; `standby`: what a copy of
+    the owner's state knows of the user; `cache`: the owner's last list;
     `replica`: the owner does not answer, and this is made from the videos alone). The state includes
     all interactions of the user's shard below `offset`, as it was at `as_of_ms`; without a user, `offset` is 0. `next_cursor` asks for
     the next page; null where there is none. `arm` is the user's in the experiment, null where there is none.

@@ -247,9 +247,11 @@ class Users(Entry):
         self.require_ready()
         app = self.headrace
         partition = partition_of(require_id(user_id, "user_id").encode(), app.options.partitions)
-        shard = app.engine.shards.get(partition)
-        if shard is None:
-            return await self._of_owner(request, user_id, partition)
+        if (
+            partition not in app.engine.shards
+            and (found := await self._of_owner(request, user_id, partition)) is not None
+        ):
+            return found
         known = profile_of(app.engine, user_id, partition)
         if known is None:
             raise not_found(f"nothing is known of user {user_id!r}")
@@ -258,7 +260,7 @@ class Users(Entry):
                 user_id=user_id,
                 partition=partition,
                 as_of_ms=app.as_of_ms(partition, self.now_ms()),
-                offset=shard.next.get(specs.INTERACTIONS, 0),
+                offset=app.applied(partition),
                 attributes=known.attributes,
                 segments=known.segments,
                 events=known.events,
@@ -272,11 +274,14 @@ class Users(Entry):
         )
 
     async def _of_owner(self, request: web.Request, user_id: str, partition: int) -> Any:
+        """The owner's answer; None where it gives none, and there is a copy of the shard here."""
         caller = Caller.of(request, self.hop.group)
         known = await self.hop.known_user(user_id, partition, caller) if caller.hop is None else None
-        if known is None:
+        if known is not None:
+            return by_peer(request, answer(known))
+        if caller.hop is not None or partition not in self.headrace.engine.standbys:
             raise misdirected(f"another worker owns shard {partition}, which has the user")
-        return by_peer(request, answer(known))
+        return None
 
     async def delete(self, request: Any, user_id: str) -> Any:
         """Erase a user: what is known of them, and what was learned up to now; one that nobody knows is no error."""

@@ -11,10 +11,12 @@ import sys
 import threading
 import time
 from contextlib import closing
+from enum import StrEnum
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import structlog
+import typer
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_exponential
 
 from cli.active_version import VersionSwitched, VersionWatch, followed
@@ -51,17 +53,36 @@ SWITCH_S = 0.0005
 LASTING = (StateError, TopicMismatch, BadVersionRecord)
 
 
+class Role(StrEnum):
+    """What a worker does; `Settings.role`."""
+
+    ALL = "all"
+    LEARN = "learn"
+    SERVE = "serve"
+
+
 class PortTaken(RuntimeError):
     """The HTTP port is in use."""
 
 
-def worker() -> None:
+def worker(
+    role: Annotated[
+        Role | None,
+        typer.Option(
+            help="all: learn and answer. learn: answer no clients. serve: answer from copies of what others learn, to which"
+            " they add nothing. By default HEADRACE_ROLE, else all."
+        ),
+    ] = None,
+) -> None:
     """Run a worker. Uses KAFKA_BOOTSTRAP_SERVERS, or the embedded broker of HEADRACE_HOME.
 
     A failure that a restart mends (the broker went away, another worker took over) is answered by starting anew from
     the last committed checkpoint; one that needs an operator ends the command. Where HEADRACE_VERSION is not set, it
     serves the active version, and changes to another by itself when `headrace replay` has built one.
     """
+    if role is not None:
+        # The setting, for the next life too.
+        os.environ["HEADRACE_ROLE"] = role.value
     settings = Settings()
     configure_logs(settings.log_format, settings.log_level)
     _leave_on_signals()

@@ -38,6 +38,14 @@ DEAD = Gauge("headrace_dead_letters", "Interactions refused, by reason", ["reaso
 LAG = Gauge(
     "headrace_lag_records", "Records of the owned shards not applied yet, by topic", ["topic"], registry=REGISTRY
 )
+STANDBY_SHARDS = Gauge(
+    "headrace_standby_shards", "Shards of other workers that this one keeps copies of", registry=REGISTRY
+)
+STANDBY_AGE = Gauge(
+    "headrace_standby_age_seconds",
+    "Age of the oldest copy: since when it is known not to have all that is in the log",
+    registry=REGISTRY,
+)
 STATE_AGE = Gauge(
     "headrace_state_age_seconds",
     "Age of what lists are made of: 0 while no known interaction waits, else since the latest one applied arrived; the oldest shard's",

@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     partitions: int = Field(4, ge=1, le=256, description="of every topic; fixed for a version")
     home: Path = Field(Path(".headrace"), description="state, broker data and logs")
     data: Path | None = Field(None, description="folder of the data sets")
+    role: Literal["all", "learn", "serve"] = Field(
+        "all", description="learn: no clients are answered; serve: no shard is owned, lists are made from copies of all"
+    )
+    standby: bool = Field(False, description="keep copies of the shards that other workers own, to take over from")
     kafka_bootstrap_servers: ServerAddress | None = Field(None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"

@@ -33,6 +33,7 @@ from state.replica import Replica
 from state.search import Search
 from state.segments import segments_of
 from state.shard import Shard
+from state.standby import Standby
 from state.tally import Tally
 from state.types import BoolArray, Float64Array, Int32Array, Int64Array
 from state.users import Users
@@ -121,6 +122,8 @@ class Engine:
         self.index = ItemIndex(FACTORS, options.max_videos)
         self.search = Search(self.replica, self.popularity)
         self.shards: dict[int, Shard] = {}
+        #: Shards of other workers that this one has copies of.
+        self.standbys: dict[int, Standby] = {}
         self._newest: deque[tuple[int, int]] = deque(maxlen=NEWEST)
         #: The same as an array, made when it is asked for.
         self._newest_rows: Int64Array | None = None
@@ -192,8 +195,30 @@ class Engine:
             self.users.drop_partition(partition)
             shard.close()
 
+    def holder(self, partition: int) -> Shard | Standby | None:
+        """What has the rows of the shard's users here: the shard, or a copy of it."""
+        return self.shards.get(partition) or self.standbys.get(partition)
+
+    def add_standby(self, standby: Standby) -> None:
+        """Answer for a shard that another worker owns, from its copy."""
+        self.standbys[standby.partition] = standby
+
+    def remove_standby(self, partition: int) -> None:
+        """Forget the copy and its users; its videos stay readable as they were."""
+        if self.standbys.pop(partition, None) is not None:
+            self.users.drop_partition(partition)
+
+    def reread_users(self, partition: int, changed: Sequence[bytes]) -> None:
+        """Let go of users of a copy whose rows (by key) have changed: they are read from its store when they are asked for."""
+        for key in changed:
+            if not key.startswith((rows.USER, rows.ATTRIBUTES)):
+                continue
+            slot = self.users.peek_key(key[2:])
+            if slot is not None and int(self.users.partition[slot]) == partition:
+                self.users.drop(slot)
+
     def _load_user(self, users: Users, key: bytes, slot: int) -> bool:
-        shard = self.shards.get(int(users.partition[slot]))
+        shard = self.holder(int(users.partition[slot]))
         if shard is None:
             return False
         about = shard.row_of_user(rows.ATTRIBUTES + key)
@@ -312,8 +337,9 @@ class Engine:
         self.replica.mark_deleted(video_id)
         self.exploration.forget(row)
         for slot in self.users.forget_rows([row]):
-            shard = self.shards[int(self.users.partition[slot])]
-            shard.touch_users(self.users, np.array([slot], np.int32))
+            owned = self.shards.get(int(self.users.partition[slot]))
+            if owned is not None:  # a copy's rows are its owner's to write
+                owned.touch_users(self.users, np.array([slot], np.int32))
         self.index.remove([row])
         self._newest = deque((entry for entry in self._newest if entry[0] != row), maxlen=NEWEST)
         self._newest_rows = None

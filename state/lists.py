@@ -125,7 +125,11 @@ def personal_list(
     """
     slot = None
     if user_id is not None:
-        slot = engine.users.find(user_id, partition) if partition in engine.shards else engine.users.peek(user_id)
+        slot = (
+            engine.users.find(user_id, partition)
+            if engine.holder(partition) is not None
+            else engine.users.peek(user_id)
+        )
     context = engine.stranger() if slot is None else engine.context(slot)
     source = "owner" if len(context.history) or context.segments.any() else "trending"
     allowed = engine.allowed(slot)

@@ -44,8 +44,9 @@ class Profile:
 
 
 def profile_of(engine: Engine, user_id: str, partition: int) -> Profile | None:
-    """What is known of a user whose shard is here; None where nothing is."""
-    about = engine.shards[partition].row_of_user(rows.ATTRIBUTES + user_id.encode())
+    """What is known of a user whose shard, or a copy of it, is here; None where nothing is."""
+    holder = engine.holder(partition)
+    about = None if holder is None else holder.row_of_user(rows.ATTRIBUTES + user_id.encode())
     attributes = None if about is None else rows.decode_attributes(about)
     segments = [] if attributes is None else list(words_of(attributes))
     slot = engine.users.find(user_id, partition)

@@ -24,6 +24,7 @@ const SOURCES = {
   owner: "from what is known of them",
   session: "from what was just watched",
   trending: "nothing is known of them: what is watched now",
+  standby: "from what another worker had written of them",
   replica: "another worker knows them: from the videos alone",
 };
 
