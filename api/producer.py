@@ -55,7 +55,11 @@ class LogWriter:
                     max_batch_size=BATCH_BYTES,
                     request_timeout_ms=int(ACK_TIMEOUT_S * 1000),
                 )
-                await producer.start()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
                 self._producer = producer
             return self._producer
 
@@ -116,16 +120,15 @@ class LogWriter:
             for (topic, partition), pairs in records.items():
                 batch = producer.create_batch()
                 for key, value in pairs:
-                    if batch.append(key=key, value=value, timestamp=None) is not None:
+                    if len(value) > BATCH_BYTES:
+                        lost += 1  # a broker might refuse it, and with it what is in its batch
                         continue
-                    if batch.record_count():
+                    if batch.append(key=key, value=value, timestamp=None) is None:
                         sent.append(
                             (batch.record_count(), await producer.send_batch(batch, topic, partition=partition))
                         )
                         batch = producer.create_batch()
-                        if batch.append(key=key, value=value, timestamp=None) is not None:
-                            continue
-                    lost += 1  # larger than a batch by itself
+                        batch.append(key=key, value=value, timestamp=None)  # the first of a batch always fits
                 if batch.record_count():
                     sent.append((batch.record_count(), await producer.send_batch(batch, topic, partition=partition)))
             answers = await asyncio.gather(*(future for _, future in sent), return_exceptions=True)
