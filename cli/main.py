@@ -17,6 +17,7 @@ from cli.demo_machinery import DemoError
 from cli.demo_probes import ProbeFailed
 from cli.digest import digest
 from cli.doctor import doctor
+from cli.embed import embed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
@@ -73,6 +74,7 @@ register(chaos)
 register(demo)
 register(digest)
 register(doctor)
+register(embed)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")

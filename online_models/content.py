@@ -3,7 +3,8 @@
 In: a video's title, description, tags, categories and author. Out: a unit vector of 256 hashed TF-IDF dimensions.
 Each group of fields (words, tags, categories, author) is normalised by itself before they are added: the rare words
 of a title would otherwise drown its category, whose terms are common. A user's vector is the decayed mean of the
-recent items' vectors, made at scoring; the score is the cosine. Nothing is learned from interactions; document
+recent items' vectors, made at scoring; the score is the cosine. Where a video brings a vector of what its text means, that takes the
+place of its words. Nothing is learned from interactions; document
 frequencies follow the catalogue, so a video's vector depends on what was described before it.
 """
 
@@ -31,6 +32,7 @@ from online_models.base import (
     UInt64Array,
     accepted,
 )
+from online_models.embeddings import projected
 from online_models.kernel import boolean, f32, f64, i8, i32, i64, kernel, read, u64, void, write
 
 DIMENSIONS = 256
@@ -112,6 +114,8 @@ class Described(Protocol):
     def duration_seconds(self) -> float | None: ...  # noqa: D102
     @property
     def published_ms(self) -> int | None: ...  # noqa: D102
+    @property
+    def embedding(self) -> bytes | None: ...  # noqa: D102
 
 
 @kernel(
@@ -309,8 +313,8 @@ class ContentModel(ItemModel):
         """
         described = [
             terms(
-                title=video.title,
-                description=video.description,
+                title=video.title if video.embedding is None else "",
+                description=video.description if video.embedding is None else "",
                 tags=video.tags,
                 categories=video.categories,
                 author=video.author,
@@ -321,7 +325,14 @@ class ContentModel(ItemModel):
         # A row that comes twice is new once.
         first = np.zeros(len(rows), np.bool_)
         first[np.unique(rows, return_index=True)[1]] = True
-        self.describe(rows, self.vocabulary.vectors(described, new & first))
+        vectors = self.vocabulary.vectors(described, new & first)
+        for number, video in enumerate(videos):
+            if video.embedding is not None:
+                # The other groups were made one unit vector; give each its share again beside what the words mean.
+                others = math.sqrt(sum(GROUP_WEIGHTS[group] ** 2 for group in described[number]))
+                whole = others * vectors[number] + GROUP_WEIGHTS["word"] * projected(video.embedding)
+                vectors[number] = whole / max(float(np.linalg.norm(whole)), 1e-12)
+        self.describe(rows, vectors)
         c = self.columns
         for row, video in zip(rows.tolist(), videos, strict=True):
             named = [code_of(name) for name in islice(video.categories, CATEGORIES)]

@@ -14,6 +14,7 @@ from topics.rejected import Reason, Rejected
 
 SCHEMA_VERSION: Final = 1
 MAX_VALUE_BYTES = 65_536  # text of a video; kept in memory for every video of the catalogue
+MAX_EMBEDDING: Final = 1_024  # dimensions, one byte each
 
 _Title = Annotated[str, msgspec.Meta(max_length=500)]
 _Text = Annotated[str, msgspec.Meta(max_length=10_000)]
@@ -34,6 +35,8 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     duration_seconds : None where unknown
     published_ms : milliseconds since 1970; None: known from its first event on
     hidden : never recommended, but its events are still learned
+    embedding : vector of what title and description mean, as signed bytes in equal steps (in JSON: base64), of any model, as long as
+        all videos have the same; then their words do not count
     v : schema version; see `Interaction.v`
     """
 
@@ -46,6 +49,7 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     duration_seconds: Annotated[float, msgspec.Meta(ge=0)] | None = None
     published_ms: _Millis | None = None
     hidden: bool = False
+    embedding: Annotated[bytes, msgspec.Meta(min_length=8, max_length=MAX_EMBEDDING)] | None = None
     v: Literal[1] = msgspec.field(default_factory=_schema_version)
 
 

@@ -33,6 +33,7 @@ class Video:
     language: str | None = None
     duration_seconds: float | None = None
     published_ms: int | None = None
+    embedding: bytes | None = None
 
 
 CATALOGUE = [

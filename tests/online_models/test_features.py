@@ -38,6 +38,7 @@ class Video:
     duration_seconds: float | None = None
     description: str = ""
     published_ms: int | None = None
+    embedding: bytes | None = None
 
 
 def catalogue() -> list[Video]:
