@@ -12,7 +12,7 @@ FIRST = (-1, 1, 1, 1, -1, -1, 1, 1, 1, -1, 1, -1)
 
 
 def as_bytes(vector: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bytes:
-    return (vector * (127 / np.abs(vector).max())).round().astype(np.int8).tobytes()
+    return bytes((vector * (127 / np.abs(vector).max())).round().astype(np.int8).tobytes())
 
 
 def test_cosines_stay_and_so_does_the_projection() -> None:
