@@ -33,8 +33,6 @@ class _Packed(Video, frozen=True, array_like=True, omit_defaults=False):
 
 
 def _pack(video: Video) -> bytes:
-    if video.embedding is not None:
-        video = msgspec.structs.replace(video, embedding=None)  # the content model has it
     return _encode(_Packed(*msgspec.structs.astuple(video)))
 
 
