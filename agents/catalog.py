@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import msgspec
 
+from agents import expiry
 from agents.inbox import bury, due, took
 from state import rows
 from state.engine import Engine
@@ -67,7 +68,9 @@ def publish(engine: Engine, shard: Shard, videos: Sequence[tuple[str, Video]]) -
     """Put videos into the catalogue, or change them; a deleted one comes back with nothing learned."""
     if not videos:
         return
-    shard.dirty_items.add(engine.publish(videos))
+    described = engine.publish(videos)
+    expiry.meet(engine, shard, described, expiry.today(engine, shard))
+    shard.dirty_items.add(described)
     for video_id, video in videos:
         key = video_id.encode()
         shard.item_rows[rows.VIDEO + key] = rows.encode_video_row(video)
@@ -83,7 +86,7 @@ def _delete_video(engine: Engine, shard: Shard, video_id: str) -> None:
     for prefix in (rows.ITEM, rows.NEIGHBOURS, rows.VIDEO):
         shard.item_rows[prefix + key] = None
     # The mark outlives the evidence still under way, which would otherwise bring the video back.
-    shard.item_rows[rows.DELETED + key] = bytes([rows.VERSION])
+    shard.item_rows[rows.DELETED + key] = rows.DELETED_MARK
 
 
 def _apply_user(engine: Engine, shard: Shard, record: RecordLike) -> None:

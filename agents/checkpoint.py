@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation
 from aiokafka.structs import TopicPartition
 
+from agents import expiry
 from agents.turn import Turn
 from infra import metrics, tracing
 from infra.kafka_security import aiokafka_options
@@ -113,7 +114,8 @@ class ShardWriter:
 
     async def _checkpoint(self, engine: Engine, shard: Shard) -> float:
         began, began_ns, stages, turn = time.perf_counter(), time.time_ns(), Stages(), Turn()
-        # 6. At a batch boundary (this line does not await): copy, swap buffers; learning goes on into new ones.
+        # 6. At a batch boundary (these lines do not await): copy, swap buffers; learning goes on into new ones.
+        expiry.sweep_users(engine, shard, expiry.SWEEP_ROWS)
         taken = shard.swap(engine.users, engine.replica, engine.origin)
         worked_s = turn.end()
         stages.mark("copy")

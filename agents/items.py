@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agents import expiry
 from agents.inbox import bury, took
 from state.engine import Engine
 from state.errors import SchemaMismatch, StateFull
+from state.expiry import DAY_MS
 from state.shard import Shard
 from state.types import AnyArray, BoolArray, Int32Array
 from topics.evidence import SHOWN, BadBlock, EvidenceBlock, OtherRelease, unpack
@@ -27,7 +29,8 @@ def step(engine: Engine, shard: Shard, topic: str, records: Sequence[RecordLike]
     for record in batch.before(shard.next.get(topic, 0)):
         # Applied before a take-over, and in no list that was stored. One that was refused then is refused again.
         with suppress(BadBlock, StateFull):
-            _learn_links(engine, shard, _Named.of(engine, shard, _read(record, topic, shard.partition)))
+            named = _Named.of(engine, shard, _read(record, topic, shard.partition))
+            _learn_links(engine, shard, named.without(engine.replica.expired[named.rows]))
         shard.took_links(topic, record.offset)
     for record in batch.since(shard.next.get(topic, 0)):
         try:
@@ -51,24 +54,14 @@ def _read(record: RecordLike, topic: str, partition: int) -> EvidenceBlock:
 
 def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
     """Apply one block. Raises StateFull, before anything changes, if it names more videos than there is room for."""
-    replica = engine.replica
     named = _Named.of(engine, shard, block)
-    rows, mine = named.rows, named.mine
     if block.origin == engine.origin:
         engine.awaited -= int((block.events["kind"] != SHOWN).sum())
-
-    events = block.events[mine[block.events["item"]]]
-    items = rows[events["item"]]
-    replica.count(items, events["kind"])
-    positive = events["positive"] == 1
-    at_ms = events["at_ms"].astype(np.int64)
-    shown = events["kind"] == SHOWN
-    if shown.any():
-        engine.count_shown(items[shown], at_ms[shown])
-    # Every event makes a row, so that a catalogue restored from changelogs is the whole catalogue.
-    shard.dirty_items.add(items)
-    if positive.any():
-        engine.count_positives(items[positive], at_ms[positive])
+    for events in expiry.days_of(engine, shard, block.events, block.sender):
+        _count(engine, shard, events, named)
+    # What has expired and was not met again learns nothing.
+    named = named.without(engine.replica.expired[named.rows])
+    rows, mine = named.rows, named.mine
 
     links = block.links[mine[block.links["item"]]]
     if links["segments"].any():
@@ -80,6 +73,23 @@ def apply(engine: Engine, shard: Shard, block: EvidenceBlock) -> None:
         shard.dirty_items.add(rows[links["item"]])
     _learn_links(engine, shard, named)
     _apply_steps(engine, shard, block, rows, mine)
+
+
+def _count(engine: Engine, shard: Shard, events: AnyArray, named: "_Named") -> None:
+    """Count events (array of EVENT) of the block."""
+    events = events[named.mine[events["item"]]]
+    items = named.rows[events["item"]]
+    at_ms = events["at_ms"].astype(np.int64)
+    expiry.meet(engine, shard, items, at_ms // DAY_MS)
+    engine.replica.count(items, events["kind"])
+    positive = events["positive"] == 1
+    shown = events["kind"] == SHOWN
+    if shown.any():
+        engine.count_shown(items[shown], at_ms[shown])
+    # Every event makes a row, so that a catalogue restored from changelogs is the whole catalogue.
+    shard.dirty_items.add(items)
+    if positive.any():
+        engine.count_positives(items[positive], at_ms[positive])
 
 
 class _Named(NamedTuple):
@@ -97,6 +107,10 @@ class _Named(NamedTuple):
         rows = replica.rows_of(block.ids)
         alive = ~replica.deleted[rows]
         return cls(block, rows, alive, alive & (replica.partition[rows] == shard.partition))
+
+    def without(self, gone: BoolArray) -> "_Named":
+        """As if those (bool, by place) were deleted."""
+        return self._replace(alive=self.alive & ~gone, mine=self.mine & ~gone)
 
 
 def _learn_links(engine: Engine, shard: Shard, named: _Named) -> None:

@@ -9,7 +9,7 @@ this counts:
    arrived when its first event did are read, and after it those that had when its last one did, as a worker reads them.
 2. After a window all shards apply the evidence that all have learned in it, by target and then by sender.
 3. After every CHECKPOINT_WINDOWS windows, and earlier where every user slot waits for it, all rows go to the stores.
-4. At the end, the lists that are left are read, and 2 and 3 once more.
+4. At the end, the lists that are left are read, and 2 and 3 once more; then rows of expired users go.
 
 Always holds: nothing depends on time, on the process, on what a fetch brought or on the order of a hash table. Dead letters are not
 written: a worker has done so.
@@ -22,7 +22,7 @@ from typing import Protocol
 
 import numpy as np
 
-from agents import catalog, feedback, items, ranking, users
+from agents import catalog, expiry, feedback, items, ranking, users
 from agents.app import CHUNK, LISTS_AT_ONCE
 from state.engine import Engine, EngineOptions
 from state.errors import StateFull
@@ -113,6 +113,9 @@ class Replayer:
         for shard in self.shards:
             self._read_lists(log, shard, None)
         self._apply_evidence()
+        self.checkpoint()
+        for shard in self.shards:
+            expiry.sweep_users(self.engine, shard, _ALL)
         self.checkpoint()
 
     def _learn(self, log: Log, window: Sequence[tuple[Stream, RecordBatch]]) -> None:

@@ -6,10 +6,11 @@ and `dead`, whatever it holds.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from agents import feedback, ranking
+from agents import expiry, feedback, ranking
 from agents.events import Events
 from agents.inbox import bury, due, took
 from agents.scoring import Scorer
@@ -69,6 +70,13 @@ def step(
         except Rejected as error:
             refused[i] = error
     gone = _forgotten(shard, batch, found, refused)
+    at_ms = found.at_ms.copy()
+    at_ms[list({*refused, *gone})] = 0
+    if ends := expiry.pieces(engine, shard, at_ms):
+        for first, end in pairwise([0, *ends, len(batch)]):
+            step(engine, shard, batch[first:end], future_tolerance_ms, scorer)
+        return
+    expiry.pass_time(engine, shard, at_ms)
     shard.totals["ignored"] += len(gone)
     # Bounds are met here, before the batch changes anything; a held slot is there when the batch is learned.
     rows = _rows(engine.replica, batch, found, {*refused, *gone}, refused)
@@ -94,6 +102,7 @@ def step(
             found.watch_seconds[kept], found.duration_seconds[kept], batch.timestamps[kept],
         )  # fmt: skip
         _learn(engine, shard, events, None, scorer)
+        expiry.touch(engine, shard, slots)
     took(shard, INTERACTIONS, batch)
 
 

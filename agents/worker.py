@@ -182,6 +182,8 @@ def engine_options(settings: Settings) -> EngineOptions:
         partitions=settings.partitions,
         max_users=settings.max_users,
         max_videos=settings.max_videos,
+        user_ttl_days=settings.user_ttl_days,
+        video_ttl_days=settings.video_ttl_days,
         positives_per_day=settings.positives_per_day,
         seed=settings.seed,
         objective=_objective(settings),

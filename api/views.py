@@ -70,8 +70,9 @@ class ApiView(View):
 
     def known(self, video_id: str) -> int:
         """The video's row. Raises Problem where nobody knows it."""
-        row = self.headrace.engine.replica.find(require_id(video_id, "video_id"))
-        if row is None or self.headrace.engine.replica.deleted[row]:
+        replica = self.headrace.engine.replica
+        row = replica.find(require_id(video_id, "video_id"))
+        if row is None or replica.deleted[row] or replica.expired[row]:
             raise not_found(f"no video {video_id!r} in the catalogue or the log")
         return row
 

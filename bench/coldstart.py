@@ -26,7 +26,8 @@ from bench.brokerless import BrokerlessWorker
 from bench.report import emit
 from ingestion.simulate import START_MS
 from ingestion.simulated_words import THEMES
-from state.engine import DAY_MS, EngineOptions
+from state.engine import EngineOptions
+from state.expiry import DAY_MS
 from state.exploration import EXPLORATION
 from state.lists import recommend
 from state.ranking import score_rows

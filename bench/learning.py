@@ -29,7 +29,8 @@ from bench.logs import LOGS, Log, data_folder
 from bench.report import emit
 from bench.workload import PARTITIONS, SEED, USERS, VIDEOS
 from ingestion.simulate import Audience
-from state.engine import DAY_MS, Engine, EngineOptions
+from state.engine import Engine, EngineOptions
+from state.expiry import DAY_MS
 from state.index import EXACT_BELOW
 from state.lists import rank
 from state.ranking import score_rows

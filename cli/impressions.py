@@ -19,7 +19,7 @@ from online_models.features import MISSING, Votes
 from online_models.heads import HEADS, INPUTS
 from state import ranking
 from state.behaviour import behaviour_in
-from state.engine import DAY_MS
+from state.expiry import DAY_MS
 from state.exposures import WINDOW_MS
 from state.prediction import inputs_of
 from state.types import BoolArray, Float32Array, Float64Array, Int64Array

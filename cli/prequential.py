@@ -20,7 +20,8 @@ from cli.refit import Refit, make
 from ingestion.event_table import EventTable, NothingPositive
 from online_models.base import Context
 from state.arms import ABSENT, COMPONENTS, Scores, place_in, position
-from state.engine import DAY_MS, Engine, EngineOptions
+from state.engine import Engine, EngineOptions
+from state.expiry import DAY_MS
 from state.exploration import EXPLORATION, PROVEN_PLAYS
 from state.lists import rank
 from state.objective import Objective

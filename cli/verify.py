@@ -78,7 +78,7 @@ def verify(
         console.print(
             f"{name} and a replay of its {replayer.events:,} interactions: {found.users:,} users and {found.videos:,} videos, "
             + ("counters equal" if equal else f"{len(found.differences):,} differences")
-            + (f"; {found.left_out:,} deleted or erased are left out" if found.left_out else "")
+            + (f"; {found.left_out:,} deleted, expired or erased are left out" if found.left_out else "")
         )
         for what, share in agreement.items():
             console.print(

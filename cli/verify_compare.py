@@ -5,8 +5,9 @@ history and what was seen; of each video the counters and the first positives; t
 order in which users of different shards were learned: they are compared by the lists that they make.
 
 Deletions come by other topics than events, so which events they met depends on who read what first. Left out are videos that the
-catalogue has deleted and erased users; where there are any, it is the sum of the totals that must be equal, counters of times shown
-are not compared where videos were deleted, and a video's counters may differ by what erased users did with it.
+catalogue has deleted, those that have expired at any time, and erased users. Where there are deleted or erased ones, it is the sum of
+the totals that must be equal, counters of times shown are not compared where videos were deleted, and a video's counters may differ by
+what erased users did with it. Users who have expired are compared: of them there is nothing on both sides.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from cli.snapshot import Snapshot
 from infra.settings import Settings
 from state import rows
 from state.engine import Engine
+from state.expiry import horizon
 from state.ranking import best_of, score_rows
 from state.replica import video_code
 from state.rows import Cut
@@ -43,7 +45,7 @@ Table = Mapping[tuple[int, bytes], bytes]
 
 @dataclass
 class Comparison:
-    """What was found; `left_out` counts deleted videos and erased users, which are not compared."""
+    """What was found; `left_out` counts deleted and expired videos and erased users, which are not compared."""
 
     users: int = 0
     videos: int = 0
@@ -75,12 +77,13 @@ def compare_counters(
     live: Snapshot, replayer: Replayer, replayed: Table, slack: Counter[tuple[str, int]] | None = None
 ) -> Comparison:
     """Compare what must be equal; `slack` has what erased users did, by video and kind."""
-    found, held = Comparison(), live.rows
-    gone = {key.decode() for key in replayer.deleted} | {
-        key[len(rows.DELETED) :].decode() for table in (held, replayed) for _, key in _keys(table, rows.DELETED)
-    }
+    found = Comparison()
+    ttl_days = replayer.engine.options.user_ttl_days
+    held = _unexpired(live.rows, {n: horizon(shard.cut.event_ms, ttl_days) for n, shard in live.shards.items()})
+    gone = {key.decode() for key in replayer.deleted} | _marked(rows.DELETED_MARK, held, replayed)
+    expired = _marked(rows.EXPIRED_MARK, held, replayed) | _returned(held, replayed)
     erased = erased_users(held, replayed)
-    found.left_out = len(gone) + len(erased)
+    found.left_out = len(gone | expired) + len(erased)
     for number, shard in live.shards.items():
         _compare_totals(found, number, shard.cut.totals, replayer.engine.shards[number].totals, not gone and not erased)
     users = _keys(held, rows.USER) | _keys(replayed, rows.USER)
@@ -92,7 +95,7 @@ def compare_counters(
         _compare_user(found, place, held.get(place), replayed.get(place), gone, codes)
     videos = {key[len(rows.ITEM) :].decode() for table in (held, replayed) for _, key in _keys(table, rows.ITEM)}
     for name in sorted(videos | {video for video, _ in live.late}):
-        if name in gone:
+        if name in gone or name in expired:
             continue
         found.videos += 1
         place = partition_of(name.encode(), replayer.engine.options.partitions), rows.ITEM + name.encode()
@@ -115,6 +118,35 @@ def _compare_totals(
         found.expect(f"shard {number}, {name}", live.get(name, 0), replayed.get(name, 0))
     sums = [sum(side.get(name, 0) for name in OUTCOMES) for side in (live, replayed)]
     found.expect(f"shard {number}, records", *sums)
+
+
+def _unexpired(table: Table, horizons: Mapping[int, int]) -> Table:
+    """The table without rows of expired users: they say nothing, and are there until they are swept."""
+    return {
+        (number, key): row
+        for (number, key), row in table.items()
+        if not (key.startswith(rows.USER) and rows.user_day(row) < horizons[number])
+    }
+
+
+def _marked(mark: bytes, *tables: Table) -> set[str]:
+    """Videos with this mark in any of the tables."""
+    return {
+        key[len(rows.DELETED) :].decode()
+        for table in tables
+        for (number, key) in _keys(table, rows.DELETED)
+        if table[number, key] == mark
+    }
+
+
+def _returned(*tables: Table) -> set[str]:
+    """Videos that have come back after they had expired."""
+    return {
+        key[len(rows.ITEM) :].decode()
+        for table in tables
+        for (number, key) in _keys(table, rows.ITEM)
+        if rows.has_returned(table[number, key])
+    }
 
 
 def _keys(table: Table, prefix: bytes) -> set[tuple[int, bytes]]:

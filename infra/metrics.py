@@ -35,6 +35,12 @@ EVENTS = Gauge(
     registry=REGISTRY,
 )
 DEAD = Gauge("headrace_dead_letters", "Interactions refused, by reason", ["reason"], registry=REGISTRY)
+EXPIRED = Counter(
+    "headrace_expired",
+    "What this process has let go because it was not met for its time to live: rows of users, videos",
+    ["kind"],
+    registry=REGISTRY,
+)
 LAG = Gauge(
     "headrace_lag_records", "Records of the owned shards not applied yet, by topic", ["topic"], registry=REGISTRY
 )

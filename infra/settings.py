@@ -126,6 +126,12 @@ class Settings(BaseSettings):
     exploration: float = Field(0.05, ge=0, le=1, allow_inf_nan=False, description="share of lists that explore")
     max_users: int = Field(1_000_000, ge=1)
     max_videos: int = Field(200_000, ge=1)
+    user_ttl_days: int | None = Field(
+        None, ge=1, le=36_500, description="of event time without an event, after which a user is forgotten; never"
+    )
+    video_ttl_days: int | None = Field(
+        None, ge=1, le=36_500, description="likewise of a video that is not described again either; never"
+    )
     future_tolerance_s: float = Field(
         600, ge=0, allow_inf_nan=False, description="how far at_ms may be ahead of the record's arrival"
     )

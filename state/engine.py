@@ -24,6 +24,7 @@ from state import rows
 from state.behaviour import behaviour_in
 from state.charts import Charts
 from state.experiment import Experiment
+from state.expiry import DAY_MS, horizon
 from state.exploration import EXPLORATION, Exploration
 from state.index import EXACT_BELOW, ItemIndex
 from state.objective import Objective
@@ -41,7 +42,6 @@ from topics.catalog import Video
 from topics.evidence import SHOWN
 from topics.signals import DEFAULT_SIGNALS, SignalTable
 
-DAY_MS = 86_400_000
 #: Videos that count as new to the catalogue at one time, and for how long (in the stream's own time).
 NEWEST = 200
 NEW_FOR_MS = 2 * DAY_MS
@@ -60,7 +60,8 @@ class EngineOptions:
 
     `positives_per_day` turns event time into the ticks in which half-lives are given: event time is the only clock that every
     shard reads alike, whatever order records arrive in. `exploration` is the share of lists that explore. `exact_below` is the number
-    of videos up to which lessons look for factors without the graph, which depends on how much time it was given.
+    of videos up to which lessons look for factors without the graph, which depends on how much time it was given. `user_ttl_days` and
+    `video_ttl_days` are days of event time after which who is not met is forgotten; None: never.
     """
 
     partitions: int = 4
@@ -73,6 +74,8 @@ class EngineOptions:
     exploration: float = EXPLORATION
     experiment: Experiment | None = None
     exact_below: int = EXACT_BELOW
+    user_ttl_days: int | None = None
+    video_ttl_days: int | None = None
 
 
 class Engine:
@@ -169,6 +172,9 @@ class Engine:
     def add_shard(self, shard: Shard) -> None:
         """Start owning a shard: its videos join the replica; its users come when they are asked for."""
         self.shards[shard.partition] = shard
+        shard.horizon = horizon(shard.event_ms, self.options.user_ttl_days)
+        if not shard.horizon:
+            shard.swept = (0, None)
         shard.shared = self.shared
         share = 1.0 / self.options.partitions
         shard.ranker_quota, shard.heads_quota = (
@@ -201,6 +207,7 @@ class Engine:
 
     def add_standby(self, standby: Standby) -> None:
         """Answer for a shard that another worker owns, from its copy."""
+        standby.user_ttl_days = self.options.user_ttl_days
         self.standbys[standby.partition] = standby
 
     def remove_standby(self, partition: int) -> None:
@@ -227,6 +234,9 @@ class Engine:
             users.segments[slot] = segments_of(known)
             users.erased_ms[slot] = -1 if known.erased_ms is None else known.erased_ms
         data = shard.row_of_user(rows.USER + key)
+        if data is not None and shard.horizon and rows.user_day(data) < shard.horizon:
+            # The row is there until it is swept, and says nothing any more.
+            data = None
         if data is not None:
             rows.decode_user(data, users, slot, self.replica)
         # Of a user without events something may be known all the same.
@@ -249,13 +259,20 @@ class Engine:
                 if key.startswith(prefix) and value is not None
             ]
 
-        for video_id, mark in present(rows.DELETED):
+        marks = present(rows.DELETED)
+        for video_id, mark in marks:
             rows.check_version(mark[0])
-            self.unpublish(video_id)
-        learned = rows.decode_items(present(rows.ITEM), self.replica)
+            if mark != rows.EXPIRED_MARK:
+                self.unpublish(video_id)
+        items = present(rows.ITEM)
+        self.bring_back(self._expired_of([video_id for video_id, _ in items]))
+        learned = rows.decode_items(items, self.replica)
         rows.decode_neighbours(present(rows.NEIGHBOURS), self.replica)
         videos = [(video_id, rows.decode_video_row(value)) for video_id, value in present(rows.VIDEO)]
         self.publish(sorted(videos, key=lambda entry: entry[1].published_ms or 0))
+        # Last, for their records are kept.
+        gone = self.replica.rows_of([video_id for video_id, mark in marks if mark == rows.EXPIRED_MARK])
+        self.expire(gone[~self.replica.expired[gone]])
         self.refresh_index(learned)
         n = len(self.replica)
         self._plays, self._shown = (
@@ -324,25 +341,62 @@ class Engine:
             self.replica.mark_deleted(video_id)
             return
         row = self.replica.row_of(video_id)
-        n = len(self.replica)
-        named = np.zeros(n, np.bool_)
-        for model in (self.covisitation, self.markov):
-            named |= (model.columns["neighbour"][:n] == row).any(axis=1)
-        for shard in self.shards.values():
-            mine = np.flatnonzero(named & (self.replica.partition[:n] == shard.partition))
-            shard.dirty_neighbours.add(mine.astype(np.int32))
-            shard.lists_due = True
-        self._plays -= float(self.popularity.columns["plays"][row])
-        self._shown -= float(self.replica.counts[row, SHOWN])
+        self._unlink(np.array([row], np.int32))
         self.replica.mark_deleted(video_id)
-        self.exploration.forget(row)
         for slot in self.users.forget_rows([row]):
             owned = self.shards.get(int(self.users.partition[slot]))
             if owned is not None:  # a copy's rows are its owner's to write
                 owned.touch_users(self.users, np.array([slot], np.int32))
-        self.index.remove([row])
-        self._newest = deque((entry for entry in self._newest if entry[0] != row), maxlen=NEWEST)
+
+    def _unlink(self, gone: Int32Array) -> None:
+        """Lists that name `gone` (int32, shape (m,)) change; what is kept of these rows beside the models' columns goes."""
+        n = len(self.replica)
+        of_gone = np.zeros(n + 1, np.bool_)
+        of_gone[gone] = True
+        named = np.zeros(n, np.bool_)
+        for model in (self.covisitation, self.markov):
+            # -1, for none, is the last one.
+            named |= of_gone[model.columns["neighbour"][:n]].any(axis=1)
+        for shard in self.shards.values():
+            mine = np.flatnonzero(named & (self.replica.partition[:n] == shard.partition))
+            shard.dirty_neighbours.add(mine.astype(np.int32))
+            shard.lists_due = True
+        self._plays -= float(self.popularity.columns["plays"][gone].sum())
+        self._shown -= float(self.replica.counts[gone, SHOWN].sum())
+        for row in gone.tolist():
+            self.exploration.forget(row)
+        self.index.remove(gone.tolist())
+        self._newest = deque((entry for entry in self._newest if not of_gone[entry[0]]), maxlen=NEWEST)
         self._newest_rows = None
+
+    def expire(self, gone: Int32Array) -> None:
+        """Forget what was learned about the videos in `gone` (int32, shape (m,)); they are not recommended until they come back.
+
+        What users did with them stays known of the users.
+        """
+        if len(gone):
+            self._unlink(gone)
+            self.replica.expire(gone)
+
+    def bring_back(self, found: Int32Array) -> None:
+        """The expired videos in `found` (int32, shape (m,)) are met again: with their records, and with nothing learned."""
+        described = []
+        for row, video_id in zip(found.tolist(), self.replica.ids_of(found.tolist()), strict=True):
+            video = self.replica.video(row)
+            if video is None:
+                self.replica.bring_back(row)
+            else:
+                described.append((video_id, video))
+        if described:
+            self.publish(described)
+        self.refresh_index(found)
+
+    def _expired_of(self, video_ids: Sequence[str]) -> Int32Array:
+        if not self.replica.expired.any():
+            return np.empty(0, np.int32)
+        found = np.array([row for each in video_ids if (row := self.replica.find(each)) is not None], np.int32)
+        expired: Int32Array = found[self.replica.expired[found]]
+        return expired
 
     def newest_rows(self) -> Int32Array:
         """Rows that entered the catalogue last, however long ago, oldest first; what exploration draws from."""

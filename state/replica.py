@@ -91,6 +91,12 @@ class Replica:
         self.active: BoolArray = np.zeros(0, np.bool_)
         #: (size,) the catalogue has deleted it; events for it teach nothing until it is published again
         self.deleted: BoolArray = np.zeros(0, np.bool_)
+        #: (size,) it has expired: as if never learned of, until the next event or description; its record stays
+        self.expired: BoolArray = np.zeros(0, np.bool_)
+        #: (size,) it has come back after it had expired
+        self.returned: BoolArray = np.zeros(0, np.bool_)
+        #: (size,) the latest day of an event or description, 0 where videos do not expire
+        self.touched: Int32Array = np.zeros(0, np.int32)
         #: (size,) its id or its record has changed since `state.search` has read them
         self.unread: BoolArray = np.zeros(0, np.bool_)
         self._active_rows: Int32Array | None = None
@@ -104,6 +110,9 @@ class Replica:
         self.counts = _grown(self.counts, size)
         self.active = _grown(self.active, size)
         self.deleted = _grown(self.deleted, size)
+        self.expired = _grown(self.expired, size)
+        self.returned = _grown(self.returned, size)
+        self.touched = _grown(self.touched, size)
         self.unread = _grown(self.unread, size)
         for model in self.models.values():
             model.resize(size)
@@ -171,7 +180,7 @@ class Replica:
         self.ids[row] = video_id
         self.unread[row] = True
         self.partition[row] = partition_of(video_id.encode(), self.partitions)
-        self._allow(row, not self.deleted[row])
+        self._allow(row, not (self.deleted[row] or self.expired[row]))
         return row
 
     def named_rows(self, hashes: UInt64Array) -> Int32Array:
@@ -261,23 +270,45 @@ class Replica:
         self._videos[row] = _pack(video)
         self.unread[row] = True
         self.deleted[row] = False
+        self._return(row)
         self._allow(row, not video.hidden)
         return row
+
+    def _return(self, row: int) -> None:
+        self.returned[row] |= self.expired[row]
+        self.expired[row] = False
+
+    def bring_back(self, row: int) -> None:
+        """An expired video of which the catalogue says nothing is met again."""
+        self._return(row)
+        self._allow(row, True)
 
     def mark_deleted(self, video_id: str) -> int:
         """Remember that the catalogue deleted the video, and forget all that was learned about it."""
         known = self.knows(video_id)
         row = self.row_of(video_id)
         self.deleted[row] = True
+        self.expired[row] = self.returned[row] = False
         self._allow(row, False)
         if known:
             self._videos[row] = None
-            self.unread[row] = True
-            self.counts[row] = 0
-            for model in self.models.values():
-                model.forget(np.array([row], np.int32))
-            self._start([row])
+            self._unlearn(np.array([row], np.int32))
         return row
+
+    def expire(self, rows: Int32Array) -> None:
+        """Forget what was learned about the videos in `rows` (int32, shape (m,)), and recommend them no more; records stay."""
+        self.expired[rows] = True
+        for row in rows.tolist():
+            self._allow(row, False)
+        self._unlearn(rows)
+
+    def _unlearn(self, rows: Int32Array) -> None:
+        self.unread[rows] = True
+        self.counts[rows] = 0
+        self.touched[rows] = 0
+        for model in self.models.values():
+            model.forget(rows)
+        self._start(rows.tolist())
 
     def drop(self, row: int) -> None:
         """Let go of a row altogether (its shard moved away, or its deletion mark expired)."""
@@ -288,9 +319,10 @@ class Replica:
         self.ids[row] = None
         self._videos[row] = None
         self.unread[row] = True
-        self.deleted[row] = False
+        self.deleted[row] = self.expired[row] = self.returned[row] = False
         self._allow(row, False)
         self.counts[row] = 0
+        self.touched[row] = 0
         self.partition[row] = -1
         for model in self.models.values():
             model.forget(np.array([row], np.int32))

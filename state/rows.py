@@ -13,6 +13,7 @@ import numpy as np
 
 from state.distinct import distinct
 from state.errors import SchemaMismatch
+from state.expiry import day_of
 from state.replica import FACTOR_COLUMNS, Replica
 from state.types import AnyArray, Float64Array, Int32Array, UInt64Array
 from state.users import KINDS, PASSED, RECENT_IDS, Users
@@ -22,6 +23,8 @@ from topics.evidence import FACTORS, SEGMENT_WORDS
 VERSION = 1
 #: Of the rows of users and videos.
 LEARNED_VERSION = 3
+#: Added to it where the row ends with, or has behind what is of fixed size, its day: where users or videos expire.
+AGED = 0x80
 #: Of a cut whose neighbour lists are behind.
 LISTS_VERSION = 2
 
@@ -77,6 +80,11 @@ _LIST = np.dtype(
     [("version", "u1"), ("covisits", "<u2"), ("covisits_at", "<f8"), ("markov", "<u2"), ("markov_at", "<f8")]
 )
 _ENTRY = np.dtype([("item", "<u8"), ("weight", "<f4")])
+_DAY = np.dtype("<i4")
+#: Behind the row of a video where videos expire: when it was met last, and whether it has expired before.
+_AGE = np.dtype([("touched", "<i4"), ("returned", "u1")])
+#: Marks of deleted and of expired videos: the latter come back with the next event.
+DELETED_MARK, EXPIRED_MARK = bytes([VERSION]), bytes([VERSION, 1])
 
 
 class Cut(msgspec.Struct):
@@ -85,6 +93,10 @@ class Cut(msgspec.Struct):
     `topic_ids` names the topics that it was learned from and written to, by Kafka's ids: a name outlives its topic. `lists` is the
     next offset of the evidence whose links the neighbour rows hold, where that is behind `next`; a cut that has it is of another
     version, for a release that passed over it would lose links.
+
+    Where users or videos expire: `event_ms` is the latest event time of the shard's interactions; `heard` has that of its evidence and
+    the number of its latest block, by sender, of so many `blocks`; `swept` the day for which rows of users are looked through, and the
+    id behind which that goes on (None: it is done).
     """
 
     next: dict[str, int]
@@ -92,6 +104,10 @@ class Cut(msgspec.Struct):
     clock_ms: int = 0
     topic_ids: dict[str, str] = {}
     lists: int | None = None
+    event_ms: int = 0
+    heard: dict[int, tuple[int, int]] = {}
+    blocks: int = 0
+    swept: tuple[int, str | None] = (0, None)
     version: int = VERSION
 
 
@@ -125,13 +141,20 @@ def check_version(version: int, reads: int = VERSION) -> None:
         )
 
 
+def check_learned(version: int) -> bool:
+    """Whether a row of a user or video has its day. Raises SchemaMismatch for the layout of another release."""
+    check_version(version & ~AGED, LEARNED_VERSION)
+    return bool(version & AGED)
+
+
 _USER_COLUMNS = ("p", "pacc", "recent", "recent_at", "counts", "last_ms", "offset", "open_liked", "hour", "in_hour")
 
 
 def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tuple[bytes, bytes]]:
     """Rows of users as (key, value), copied at once so that learning may go on."""
     packed = np.zeros(len(slots), _USER)
-    packed["version"] = LEARNED_VERSION
+    touched = users.touched[slots]
+    packed["version"] = LEARNED_VERSION + np.where(touched > 0, AGED, 0)
     for name in _USER_COLUMNS:
         packed[name] = getattr(users, name)[slots]
     packed["passed"] = _codes_of(users.passed[slots], replica)
@@ -139,6 +162,9 @@ def encode_users(users: Users, slots: Int32Array, replica: Replica) -> list[tupl
     heads, size = packed.tobytes(), _USER.itemsize
     pool, starts, lengths = users.seen_pool, users.seen_offset[slots].tolist(), users.seen_length[slots].tolist()
     names = _packed_names(users.open_row[slots], users.history[slots], replica)
+    if touched.any():
+        days = touched.astype(_DAY)
+        names = [name + days[i].tobytes() if days[i] else name for i, name in enumerate(names)]
     return [
         (
             USER + users.key_of(slot),
@@ -177,10 +203,11 @@ def _array_head(length: int) -> bytes:
 
 def decode_user(data: bytes, users: Users, slot: int, replica: Replica) -> None:
     """Put a row into a slot. Raises SchemaMismatch for another version."""
-    check_version(data[0], LEARNED_VERSION)
+    aged = check_learned(data[0])
     row = np.frombuffer(data, _USER, 1)[0]
     for name in _USER_COLUMNS:
         getattr(users, name)[slot] = row[name]
+    users.touched[slot] = np.frombuffer(data[-_DAY.itemsize :], _DAY)[0] if aged else 0
     passed = replica.rows_of_hashes(row["passed"].astype(np.uint64))
     passed = passed[(passed >= 0) & ~replica.deleted[passed]]
     users.passed[slot] = -1
@@ -202,17 +229,30 @@ def _seen(data: bytes, row: AnyArray) -> UInt64Array:
 
 def _names(data: bytes, row: AnyArray) -> tuple[str | None, list[str]]:
     """The open video and the history."""
-    opened, *history = msgspec.msgpack.decode(data[_USER.itemsize + int(row["seen_bytes"]) :], type=list[str | None])
+    end = len(data) - (_DAY.itemsize if data[0] & AGED else 0)
+    opened, *history = msgspec.msgpack.decode(
+        data[_USER.itemsize + int(row["seen_bytes"]) : end], type=list[str | None]
+    )
     return opened, [video_id for video_id in history if video_id is not None]
 
 
 def read_user(data: bytes) -> dict[str, Any]:
     """A user's row by name, for tools and tests: `counts`, `seen` (hashes), `history` (ids, newest first), and the rest."""
-    check_version(data[0], LEARNED_VERSION)
+    check_learned(data[0])
     row = np.frombuffer(data, _USER, 1)[0]
     fields: dict[str, Any] = {name: row[name] for name in _USER.names or ()}
     opened, history = _names(data, row)
     return {**fields, "seen": _seen(data, row), "open": opened, "history": history}
+
+
+_LAST_MS_AT = int(_USER.fields["last_ms"][1]) if _USER.fields else 0
+
+
+def user_day(data: bytes) -> int:
+    """Day of a user's latest event, of the row alone; 0 for one who has none. Raises SchemaMismatch."""
+    aged = check_learned(data[0])
+    day = day_of(int.from_bytes(data[_LAST_MS_AT : _LAST_MS_AT + 8], "little", signed=True))
+    return max(day, int.from_bytes(data[-_DAY.itemsize :], "little", signed=True)) if aged else day
 
 
 _POPULARITY = ("plays", "decayed", "decayed_at", "shown", "shown_at", "first_ms", "last_ms")
@@ -221,7 +261,8 @@ _POPULARITY = ("plays", "decayed", "decayed_at", "shown", "shown_at", "first_ms"
 def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]]:
     """Rows of videos: counters, popularity and the owner's factors, copied at once so that learning may go on."""
     packed = np.zeros(len(rows), _ITEM)
-    packed["version"] = LEARNED_VERSION
+    aged = (replica.touched[rows] > 0) | replica.returned[rows]
+    packed["version"] = LEARNED_VERSION + np.where(aged, AGED, 0)
     popularity = replica.models["popularity"].columns
     for name in _POPULARITY:
         packed[name] = popularity[name][rows]
@@ -230,6 +271,10 @@ def encode_items(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]
         packed[name] = replica.base[name][rows]
     whole, size = packed.tobytes(), _ITEM.itemsize
     tails = _packed_segments(replica, rows)
+    if aged.any():
+        ages = np.empty(len(rows), _AGE)
+        ages["touched"], ages["returned"] = replica.touched[rows], replica.returned[rows]
+        tails |= {i: ages[i].tobytes() + tails.get(i, b"") for i in np.flatnonzero(aged).tolist()}
     ids = replica.ids_of(rows.tolist())
     return [
         (ITEM + video_id.encode(), whole[i * size : (i + 1) * size] + tails.get(i, b""))
@@ -250,17 +295,20 @@ def _packed_segments(replica: Replica, rows: Int32Array) -> dict[int, bytes]:
 
 def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Array:
     """Put rows of videos, given as (id, value), in place; returns the row numbers. Raises SchemaMismatch."""
-    for _, data in records:
-        check_version(data[0], LEARNED_VERSION)
+    aged = [i for i, (_, data) in enumerate(records) if check_learned(data[0])]
     rows = replica.rows_of([video_id for video_id, _ in records])
     if not len(rows):
         return rows
     size = _ITEM.itemsize
     packed = np.frombuffer(b"".join(data[:size] for _, data in records), _ITEM)
+    ages = np.frombuffer(b"".join(records[i][1][size : size + _AGE.itemsize] for i in aged), _AGE)
+    replica.touched[rows], replica.returned[rows] = 0, False
+    replica.touched[rows[aged]], replica.returned[rows[aged]] = ages["touched"], ages["returned"] == 1
     segments = replica.models["segments"].columns
     segments["counts"][rows[segments["counts"][rows, -1] != 0]] = 0
-    held = [i for i, (_, data) in enumerate(records) if len(data) > size]
-    tails = np.frombuffer(b"".join(records[i][1][size:] for i in held), _SEGMENTS)
+    tail_at = [size + (_AGE.itemsize if data[0] & AGED else 0) for _, data in records]
+    held = [i for i, (_, data) in enumerate(records) if len(data) > tail_at[i]]
+    tails = np.frombuffer(b"".join(records[i][1][tail_at[i] :] for i in held), _SEGMENTS)
     for name in _SEGMENTS.names or ():
         segments[name][rows[held]] = tails[name]
     popularity = replica.models["popularity"].columns
@@ -277,9 +325,14 @@ def decode_items(records: list[tuple[str, bytes]], replica: Replica) -> Int32Arr
 
 def read_item(data: bytes) -> dict[str, AnyArray]:
     """A video's row as named arrays, for tools and tests."""
-    check_version(data[0], LEARNED_VERSION)
+    check_learned(data[0])
     row = np.frombuffer(data, _ITEM, 1)[0]
     return {name: row[name] for name in _ITEM.names or ()}
+
+
+def has_returned(data: bytes) -> bool:
+    """Whether the video of this row had expired before it. Raises SchemaMismatch."""
+    return check_learned(data[0]) and bool(np.frombuffer(data, _AGE, 1, _ITEM.itemsize)[0]["returned"])
 
 
 def encode_neighbours(replica: Replica, rows: Int32Array) -> list[tuple[bytes, bytes]]:
@@ -335,8 +388,8 @@ def decode_neighbours(records: list[tuple[str, bytes]], replica: Replica) -> Int
             at, entries = entry[name]
             named = found[done : done + len(entries)]
             done += len(entries)
-            # The deletion of a neighbour may be newer than this row.
-            alive = ~replica.deleted[named]
+            # The deletion of a neighbour may be newer than this row, or its expiry.
+            alive = ~(replica.deleted[named] | replica.expired[named])
             n = int(alive.sum())
             columns["neighbour"][row] = -1
             columns["weight"][row] = 0

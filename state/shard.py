@@ -13,6 +13,7 @@ import numpy as np
 from online_models.parts import Shared
 from state import rows
 from state.errors import StateFull
+from state.expiry import EvidenceClock
 from state.exposures import Exposures, ServedLists
 from state.held_lists import HeldLists
 from state.marks import Changed, Marks
@@ -62,6 +63,13 @@ class Shard:
         #: Next offset by input topic: records below it are already in the state.
         self.next = dict(cut.next)
         self.totals: Counter[str] = Counter(cut.totals)
+        #: Where users or videos expire: the latest event time of the interactions, and how far the evidence has come.
+        self.event_ms = cut.event_ms
+        self.evidence_clock = EvidenceClock(cut.heard, cut.blocks)
+        #: Users whose latest event is of an earlier day have expired; 0: nobody has.
+        self.horizon = 0
+        #: The day for which the users' rows were looked through last, and the id behind which that goes on; None: it is done.
+        self.swept = cut.swept
         #: Where the clock stood at the last checkpoint, 0 for a fresh shard.
         self.clock_ms = cut.clock_ms
         self.topic_ids = dict(cut.topic_ids)
@@ -107,7 +115,12 @@ class Shard:
     @property
     def dirty(self) -> bool:
         """Whether a checkpoint has anything to write: input was taken, or a deletion in another shard changed rows here."""
-        return self.moved or bool(self.dirty_users or self.dirty_items or self.dirty_neighbours)
+        return self.moved or self.sweeping or bool(self.dirty_users or self.dirty_items or self.dirty_neighbours)
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether rows of expired users are still looked for."""
+        return self.swept[1] is not None
 
     def advance(self, topic: str, offset: int) -> None:
         """The record at `offset` of `topic` is in the state."""
@@ -161,7 +174,10 @@ class Shard:
         user_rows = self._settled(rows.encode_users(users, changed, replica), users, changed)
         live = _live(self.dirty_items.take(), replica)
         lists = self._due_lists(alone, replica)
-        cut = Cut(dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids, self.stored_lists)
+        cut = Cut(
+            dict(self.next), dict(self.totals), replica.stream_ms, self.topic_ids, self.stored_lists,
+            self.event_ms, dict(self.evidence_clock.heard), self.evidence_clock.blocks, self.swept,
+        )  # fmt: skip
         taken = Checkpoint(
             users=[*user_rows, *self.user_rows.items(), (rows.CUT_KEY, rows.encode_cut(cut))],
             # The last row of a key counts: a video that was deleted and published again has both, in this order.
@@ -235,6 +251,7 @@ class Shard:
 
 
 def _live(numbers: Int32Array, replica: Replica) -> Int32Array:
-    """Rows that have a video, which is not deleted."""
-    kept: Int32Array = numbers[(replica.partition[numbers] >= 0) & ~replica.deleted[numbers]]
+    """Rows that have a video, which is neither deleted nor expired."""
+    gone = replica.deleted[numbers] | replica.expired[numbers]
+    kept: Int32Array = numbers[(replica.partition[numbers] >= 0) & ~gone]
     return kept

@@ -4,6 +4,7 @@ Flows in: committed rows and cuts, from the thread that tails the changelogs. Fl
 learned here, and the stores are the image of a prefix of their changelogs, which a take-over reads on from.
 """
 
+from state.expiry import horizon
 from state.rows import Cut
 from state.store import Store
 
@@ -24,8 +25,15 @@ class Standby:
         self.cut = cut
         #: When the state was current, as far as is known; wall clock in ms, 0 before anybody has looked.
         self.as_of_ms = 0
+        #: After which its users expire, in days of event time; the engine sets it. None: never.
+        self.user_ttl_days: int | None = None
         #: Whether the ends of both changelogs have been reached, once.
         self.caught_up = False
+
+    @property
+    def horizon(self) -> int:
+        """The first day that has not expired for its users, 0 where nothing expires."""
+        return horizon(self.cut.event_ms, self.user_ttl_days)
 
     def row_of_user(self, key: bytes) -> bytes | None:
         """A row of the users table, as last committed."""

@@ -74,8 +74,8 @@ class Store(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """The row, or None."""
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key starts with `prefix`, in key order."""
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key starts with `prefix`, in key order; those behind the key `after`."""
 
     def write(self, rows: Iterable[Row], offset: int, *, logged: bool = True) -> None:
         """Put rows (None deletes) and the next changelog offset, atomically.
@@ -114,9 +114,10 @@ class MemoryStore:
         """The row, or None."""
         return self._rows.get(key)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key starts with `prefix`, in key order."""
-        return iter(sorted((key, value) for key, value in self._rows.items() if key.startswith(prefix)))
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key starts with `prefix`, in key order; those behind the key `after`."""
+        found = [(key, value) for key, value in self._rows.items() if key > after and key.startswith(prefix)]
+        return iter(sorted(found))
 
     def write(self, rows: Iterable[Row], offset: int, *, logged: bool = True) -> None:  # noqa: ARG002 - a log would not outlast it
         """Put rows (None deletes) and the next changelog offset."""
@@ -179,10 +180,10 @@ class RocksStore:
             raise _trouble(self._path, error) from error
         return None if value is None else bytes(value)
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Rows whose key starts with `prefix`, in key order. Raises StoreCorrupt."""
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key starts with `prefix`, in key order; those behind the key `after`. Raises StoreCorrupt."""
         rows = self._db.iter()
-        rows.seek(prefix)
+        rows.seek(max(prefix, after + b"\0") if after else prefix)
         while rows.valid():
             key = rows.key()
             # Raw mode: always bytes.

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from state.errors import StateFull
+from state.expiry import DAY_MS
 from state.growth import grown_size
 from state.types import AnyArray, BoolArray, Float32Array, Int32Array, Int64Array, UInt8Array, UInt64Array
 from topics.evidence import SEGMENT_WORDS
@@ -282,6 +283,7 @@ class Users:
         grown("recent_at", (), np.int32)
         grown("counts", (KINDS,), np.int32)
         grown("last_ms", (), np.int64)
+        grown("touched", (), np.int32)
         grown("offset", (), np.int64)
         grown("seen_offset", (), np.int64)
         grown("seen_length", (), np.int32)
@@ -307,6 +309,7 @@ class Users:
     recent_at: Int32Array  #: (capacity,) where the ring goes on
     counts: Int32Array  #: (capacity, KINDS) accepted events by kind
     last_ms: Int64Array  #: (capacity,) event time of the latest event
+    touched: Int32Array  #: (capacity,) day of the shard's clock at the latest event, 0 where users do not expire
     offset: Int64Array  #: (capacity,) offset in `interactions` of the latest record applied, -1 for none
     seen_offset: Int64Array
     seen_length: Int32Array
@@ -416,6 +419,7 @@ class Users:
             self.recent_at,
             self.counts,
             self.last_ms,
+            self.touched,
             self.pins,
             self.awaited,
             self.segments,
@@ -464,6 +468,13 @@ class Users:
             self.pins[slot] = pins
         else:
             self.drop(slot)
+
+    def expired(self, partition: int, horizon: int) -> Int32Array:
+        """Slots of the shard's users whose latest event is of a day before `horizon`; int32, ascending."""
+        n = len(self._ids)
+        days = np.maximum(self.touched[:n], self.last_ms[:n] // DAY_MS)
+        old = (self.partition[:n] == partition) & (days > 0) & (days < horizon)
+        return np.flatnonzero(old).astype(np.int32)
 
     def drop_partition(self, partition: int) -> None:
         """Forget every user of a shard that moved to another worker."""

@@ -20,7 +20,7 @@ from cli.committed import Table, latest, read_committed
 from cli.recount import Recount
 from infra.kafka_probe import free_port
 from ingestion.produce import produce_videos
-from ingestion.simulate import Audience
+from ingestion.simulate import START_MS, Audience
 from state import rows
 from state.replica import video_code
 from state.store import OFFSET_KEY, TOPIC_KEY, RocksStore
@@ -37,16 +37,16 @@ EVENTS, USERS, VIDEOS = 3_000, 150, 100
 OUTCOMES = ("learned", "ignored", "duplicate", "dead")
 BAD = (b"{", b"\xff\xfe", b'{"v":9}')
 #: A checkpoint every few chunks, so that a short log has many; tails in several batches.
-CONSTANTS = {"agents.app:PENDING_BYTES": 20_000, "agents.takeover:TAIL_BATCH": 100}
+CONSTANTS = {"agents.app:PENDING_BYTES": 20_000, "agents.takeover:TAIL_BATCH": 100, "agents.expiry:SWEEP_ROWS": 15}
 #: Fewer slots than users: they are evicted and read back.
 SETTINGS = {"partitions": PARTITIONS, "checkpoint_interval_ms": 10, "max_users": 120}
 
 
-def simulate(seed: int, n: int) -> Iterator[tuple[bytes | None, bytes, int]]:
+def simulate(seed: int, n: int, start_ms: int = START_MS) -> Iterator[tuple[bytes | None, bytes, int]]:
     """Events as (key, value, partition), with a producer's repeats, at once and later, and records that are no events."""
     random_ = random.Random(seed)
     sent: list[Interaction] = []
-    for event in Audience(seed, USERS, VIDEOS).events(n):
+    for event in Audience(seed, USERS, VIDEOS, start_ms=start_ms).events(n):
         sent.append(event)
         repeats = [random_.choice(sent[-30:])] if random_.random() < 0.05 else []
         for each in (event, *repeats):

@@ -9,13 +9,17 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.embedded_kafka import EmbeddedKafka
+from ingestion.simulate import START_MS
+from state.rows import CUT_KEY, Cut, decode_cut
 from tests.agents.faults import Fault
+from tests.agents.forgetful import recount_of
 from tests.agents.lives import Life, Lives
-from tests.agents.stage import Stage
+from tests.agents.stage import PARTITIONS, USERS, Stage, interactions, simulate
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(120)]
 
@@ -25,6 +29,8 @@ PRODUCER = "aiokafka:AIOKafkaProducer."
 SENDER = "aiokafka.producer.sender:"
 WRITE = "state.store:RocksStore.write"
 RELEASE = "agents.app:HeadraceApp._release"
+LET_GO = "agents.expiry:_let_go"
+TTL_DAYS, DAY_MS = 5, 86_400_000
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +51,9 @@ def _nobody_stays(stage: Stage) -> Iterator[None]:
     stage.lives.end()
 
 
-def die(stage: Stage, app: str, fault: Fault) -> None:
+def die(stage: Stage, app: str, fault: Fault, **settings: Any) -> None:
     """One life that must end by the fault."""
-    life = stage.start(app, fault)
+    life = stage.start(app, fault, **settings)
     assert life.status() == -signal.SIGKILL, f"{fault} never came:\n{life.log[-3000:]}"
     assert str(fault) in life.log
     stage.evict(app)
@@ -271,3 +277,26 @@ def test_an_error_in_a_checkpoint_is_answered_by_a_new_life(stage: Stage) -> Non
             life.kill()
             stage.evict("errors")
     stage.finish("errors", life, before)
+
+
+def test_while_users_expire(stage: Stage) -> None:
+    """Step 6, where rows of expired users are looked for: tombstones not sent yet, committed, and in one store of two."""
+    # Last, for the log is another one from here on: some come back after a month, and most do not.
+    stage.append(simulate(8, 400, START_MS + 30 * DAY_MS))
+    stage.recount = recount_of(interactions(stage.log), PARTITIONS, TTL_DAYS)
+    assert 10 < len(stage.recount.users) < USERS - 30
+    before = stage.dead_letters()
+    for fault in (
+        Fault(LET_GO, "after", nth=2),
+        Fault(PRODUCER + "commit_transaction", "after", once=LET_GO),
+        Fault(WRITE, "after", once=LET_GO),
+    ):
+        die(stage, "expiry", fault, user_ttl_days=TTL_DAYS)
+    life = stage.start("expiry", user_ttl_days=TTL_DAYS)
+    stage.caught_up(life)
+    life.until(lambda: not any(cut.swept[1] is not None for cut in cuts(stage, "expiry")) or None, "rows are not swept")
+    stage.finish("expiry", life, before)
+
+
+def cuts(stage: Stage, app: str) -> list[Cut]:
+    return [decode_cut(row) for (_, key), row in stage.table(app, "users").items() if key == CUT_KEY]

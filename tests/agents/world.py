@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agents import catalog, feedback, items, users
+from agents import catalog, expiry, feedback, items, users
 from agents.scoring import Scorer
 from state.engine import Engine, EngineOptions
 from state.exploration import EXPLORATION
@@ -108,6 +108,7 @@ class World:
         shard = self.engine.shards[partition]
         if not shard.dirty:
             return None
+        expiry.sweep_users(self.engine, shard, expiry.SWEEP_ROWS)
         taken = shard.swap(self.engine.users, self.engine.replica, self.engine.origin)
         for target, block in taken.blocks:
             self.append(EVIDENCE, target, None, block)
@@ -144,11 +145,19 @@ class World:
 
 
 def world(
-    partitions: int = 4, max_users: int = 1_000, max_videos: int = 1_000, exploration: float = EXPLORATION
+    partitions: int = 4,
+    max_users: int = 1_000,
+    max_videos: int = 1_000,
+    exploration: float = EXPLORATION,
+    user_ttl_days: int | None = None,
+    video_ttl_days: int | None = None,
 ) -> World:
     return World(
-        EngineOptions(partitions=partitions, max_users=max_users, max_videos=max_videos, exploration=exploration)
-    )
+        EngineOptions(
+            partitions=partitions, max_users=max_users, max_videos=max_videos, exploration=exploration,
+            user_ttl_days=user_ttl_days, video_ttl_days=video_ttl_days,
+        )
+    )  # fmt: skip
 
 
 def liked(user: str, video: str, number: int, *, event: str = "like", at_ms: int = NOW_MS) -> Interaction:

@@ -59,6 +59,8 @@ def test_an_unknown_variable_is_named_with_the_nearest_one(monkeypatch: pytest.M
         ("HEADRACE_POSITIVES_PER_DAY", "nan"),
         ("HEADRACE_EXPLORATION", "1.1"),
         ("HEADRACE_EXPLORATION", "nan"),
+        ("HEADRACE_USER_TTL_DAYS", "0"),
+        ("HEADRACE_VIDEO_TTL_DAYS", "soon"),
         ("HEADRACE_LOG_FORMAT", "xml"),
         ("KAFKA_BOOTSTRAP_SERVERS", " "),
     ],

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from state.engine import CLOCK_STEP_TICKS, DAY_MS, Engine, EngineOptions
+from state.engine import CLOCK_STEP_TICKS, Engine, EngineOptions
 from state.errors import StateFull
+from state.expiry import DAY_MS
 from state.replica import Replica, video_code
 from topics.catalog import Video
 

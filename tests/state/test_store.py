@@ -65,6 +65,22 @@ def test_scan_gives_one_kind_in_key_order(store: Store) -> None:
     assert [key for key, _ in store.scan(b"zz")] == []
 
 
+def test_a_scan_goes_on_behind_any_key(store: Store) -> None:
+    keys = [b"h:z", b"i:a", b"i:a\x00", b"i:b", b"j:a"]
+    store.write([(key, key) for key in keys], 1)
+    for after, left in (
+        (b"", 3),
+        (b"h:z", 3),
+        (b"i:", 3),
+        (b"i:a", 2),
+        (b"i:a\x00", 1),
+        (b"i:ab", 1),
+        (b"i:b", 0),
+        (b"j:a", 0),
+    ):
+        assert [key for key, _ in store.scan(b"i:", after)] == keys[1:4][3 - left :], after
+
+
 def test_a_rocks_store_is_there_after_a_restart(tmp_path: Path) -> None:
     first = RocksStore(tmp_path / "s")
     first.write([(b"u:a", b"\x00\xff")], 12)
