@@ -20,6 +20,7 @@ from cli.doctor import doctor
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
+from cli.lake import lake
 from cli.models import models
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
@@ -35,6 +36,7 @@ from infra.kafka_probe import BrokerRefused
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
 from ingestion.event_table import NothingPositive, UnknownRule
+from ingestion.lake.errors import LakeError
 from ingestion.produce import DeliveryFailed
 from state.errors import StateError
 from topics.rejected import Rejected
@@ -43,7 +45,7 @@ from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
-    *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
+    *(BadFile, DeliveryFailed, LakeError, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
     *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
@@ -76,6 +78,7 @@ register(doctor)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
+app.add_typer(lake, name="lake")
 app.add_typer(models, name="models")
 register(recommend)
 register(replay)
