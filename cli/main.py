@@ -21,6 +21,7 @@ from cli.embed import embed
 from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
+from cli.lake import lake
 from cli.models import models
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
@@ -36,6 +37,7 @@ from infra.kafka_probe import BrokerRefused
 from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
 from ingestion.event_table import NothingPositive, UnknownRule
+from ingestion.lake.errors import LakeError
 from ingestion.produce import DeliveryFailed
 from state.errors import StateError
 from topics.rejected import Rejected
@@ -44,7 +46,7 @@ from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
-    *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
+    *(BadFile, DeliveryFailed, LakeError, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
     *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
@@ -78,6 +80,7 @@ register(embed)
 register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
+app.add_typer(lake, name="lake")
 app.add_typer(models, name="models")
 register(recommend)
 register(replay)

@@ -2,7 +2,7 @@
 
 Flows in: the files of a snapshot. Flows out, in one folder: `videos.parquet`, whose n-th row is what the n-th row of every array is
 of; `video_embeddings.npy`, `item_factors.npy`, `item_biases.npy`; `ranker.json`, `heads.json`; `manifest.json`; and, if asked for,
-`users.parquet`. Always holds: they are made by the code that serves, so they are what a worker that starts from it would hold.
+`user_profiles.parquet`. Always holds: they are made by the code that serves, so they are what a worker that starts from it would hold.
 """
 
 from collections.abc import Iterator
@@ -63,8 +63,8 @@ def export_snapshot(
     (target / MANIFEST).write_bytes(encode_manifest(manifest))
     written = [*(f"{name}.npy" for name in arrays), "videos.parquet", "ranker.json", "heads.json", MANIFEST]
     if users:
-        _write_users(target / "users.parquet", manifest, folder)
-        written.append("users.parquet")
+        _write_users(target / "user_profiles.parquet", manifest, folder)
+        written.append("user_profiles.parquet")
     return written
 
 
@@ -135,17 +135,21 @@ def _write_users(path: Path, manifest: Manifest, folder: Path) -> None:
 
 
 def _user_batches(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """What is learned of users, and a row of its own for what is said of them."""
+    """Users, a row each: what is learned of them, and what is said. The latter comes first in a file, and waits in memory."""
+    said: dict[bytes, str] = {}
     for batch in unpack(path):
         found = []
         for key, value in batch:
-            if key.startswith(rows.USER):
+            if key.startswith(rows.ATTRIBUTES):
+                attributes = msgspec.json.encode(rows.decode_attributes(value)).decode()
+                said[key[len(rows.ATTRIBUTES) :]] = attributes
+            elif key.startswith(rows.USER):
+                user_id = key[len(rows.USER) :]
                 row = rows.read_user(value)
                 events = {f"events_{kind}": int(row["counts"][number]) for number, kind in enumerate(EVENTS)}
                 learned = {"factors": row["p"].tolist(), "history": row["history"], "last_ms": int(row["last_ms"])}
-                found.append({"user_id": key[len(rows.USER) :].decode(), **learned, **events})
-            elif key.startswith(rows.ATTRIBUTES):
-                said = msgspec.json.encode(rows.decode_attributes(value)).decode()
-                found.append({"user_id": key[len(rows.ATTRIBUTES) :].decode(), "attributes": said})
+                found.append({"user_id": user_id.decode(), "attributes": said.pop(user_id, None), **learned, **events})
         if found:
             yield found
+    if said:
+        yield [{"user_id": user_id.decode(), "attributes": attributes} for user_id, attributes in said.items()]

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     snapshots: ServerAddress | None = Field(
         None, description="folder or fsspec URL of snapshots; where it is not set, `snapshots` in `home`"
     )
+    lake: ServerAddress | None = Field(
+        None, description="folder or fsspec URL of the lake; where it is not set, `lake` in `home`"
+    )
     start_from: SnapshotName | None = Field(
         None, description="a snapshot's name, `promoted` or `latest`: what an empty store is filled from"
     )
@@ -186,6 +189,11 @@ class Settings(BaseSettings):
     def snapshots_url(self) -> str:
         """Where snapshots are kept."""
         return self.snapshots or str(self.home / "snapshots")
+
+    @property
+    def lake_url(self) -> str:
+        """Where the lake is."""
+        return self.lake or str(self.home / "lake")
 
 
 def variable_of(field: str) -> str:

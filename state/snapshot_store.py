@@ -11,11 +11,12 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Literal
 
 import msgspec
 import xxhash
 
+from infra.folder import Folder, NoSuchStore
 from state.snapshot import (
     MANIFEST,
     Manifest,
@@ -83,18 +84,13 @@ class SnapshotStore:
     """
 
     def __init__(self, url: str, app: str) -> None:
-        # Only commands and workers that use snapshots pay for the import.
-        import fsspec
-
         self.url = url
         try:
-            self._fs: Any
-            self._fs, path = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            hint = " (for s3:// that is headrace[s3])" if isinstance(error, ImportError) else ""
-            raise SnapshotError(f"HEADRACE_SNAPSHOTS={url!r} cannot be used: {error}{hint}") from error
-        self._root = f"{path.rstrip('/')}/{app}"
-        self._local = "file" in _protocols(self._fs)
+            self._folder = Folder(url)
+        except NoSuchStore as error:
+            raise SnapshotError(f"HEADRACE_SNAPSHOTS={error}") from error
+        self._fs, self._app = self._folder.fs, app
+        self._root = self._folder.path(app)
 
     def where(self, name: str, file: str = MANIFEST) -> str:
         """Address of a file, for messages."""
@@ -241,27 +237,8 @@ class SnapshotStore:
         return host == socket.gethostname() and not _is_alive(pid)
 
     def _write(self, path: str, data: bytes) -> None:
-        """Write a small file as a whole: object stores do so by themselves, a folder does by a rename."""
-        target = f"{self._root}/{path}"
-        if not self._local:
-            self._fs.pipe_file(target, data)
-            return
-        place = Path(target)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(place)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-
-
-def _protocols(fs: Any) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+        """Write a small file as a whole."""
+        self._folder.write(f"{self._app}/{path}", data)
 
 
 def _copied(read: IO[bytes], write: Callable[[bytes], object]) -> tuple[int, str]:

@@ -363,7 +363,8 @@ def test_what_is_saved_is_listed_shown_and_exported(
     lengths = np.linalg.norm(np.load(target / "video_embeddings.npy"), axis=1)
     assert np.allclose(lengths, 1, atol=0.05)
     assert json.loads((target / "ranker.json").read_bytes())["compared"] > 0
-    users = pq.read_table(target / "users.parquet").to_pylist()
+    users = pq.read_table(target / "user_profiles.parquet").to_pylist()
+    assert len({row["user_id"] for row in users}) == len(users)
     assert {row["user_id"]: row["history"] for row in users} == {
         user_id: plain.history for user_id, plain in recount.users.items()
     }
