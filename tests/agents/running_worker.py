@@ -1,4 +1,8 @@
-"""A `headrace worker` process, as an operator starts it in a terminal, whose failures are the test's."""
+"""A `headrace worker` process whose failures are the test's.
+
+It comes from the fork server, which has loaded what a worker loads; all after that is as in any other. One that is told to be
+`fresh` is a program of its own, as an operator starts it in a terminal; so is each that has started anew by itself.
+"""
 
 import json
 import signal
@@ -14,6 +18,7 @@ from types import TracebackType
 from cli.committed import latest, read_committed
 from cli.worker_process import HOST, handled, worker_environment
 from infra.kafka_probe import free_port
+from tests.agents.lives import Forked
 
 __all__ = ["HOST", "RunningWorker", "handled", "latest", "read_committed"]
 
@@ -21,14 +26,21 @@ __all__ = ["HOST", "RunningWorker", "handled", "latest", "read_committed"]
 class RunningWorker:
     """Started on entering; killed, if it still runs, on leaving."""
 
-    def __init__(self, bootstrap: str, home: Path, app: str, **settings: object) -> None:
+    process: Forked | subprocess.Popen[bytes]
+
+    def __init__(self, bootstrap: str, home: Path, app: str, *, fresh: bool = False, **settings: object) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.port = free_port(HOST)
         self.log_file = home / f"worker-{time.time_ns()}.log"
+        self._fresh = fresh
         self._environment = worker_environment(bootstrap, home, self.port, {"app": app, **settings})
 
     def __enter__(self) -> "RunningWorker":
-        with self.log_file.open("wb") as log:
+        self.log_file.touch()
+        if not self._fresh:
+            self.process = Forked(environment=self._environment, log=str(self.log_file), fault=None, constants={})
+            return self
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "worker"], stdout=log, stderr=log, env=self._environment
             )
