@@ -7,12 +7,15 @@ Windowing", SDM 2007), as river has it.
 
 from typing import NamedTuple
 
-from river.drift import ADWIN
+# `river.drift` loads scipy.stats and SQLAlchemy for its other detectors: that was a third of a worker's start.
+from river._river_rust.drift import AdaptiveWindowing
 
 #: Probability with which a cut of a window whose mean has not changed is taken for a change. An hour has thousands of samples, and
 #: each may be looked at: a day without changes should have none.
 DELTA = 2e-4
 DIRECTIONS = ("up", "down")
+#: River's own: numbers between two looks, sizes of the window's parts, and numbers before the first look.
+_WINDOW = {"clock": 32, "max_buckets": 5, "min_window_length": 5, "grace_period": 10}
 
 
 class Change(NamedTuple):
@@ -33,20 +36,26 @@ class Drift:
     """The mean of a stream of numbers from 0 to 1, as long as it stays the same."""
 
     def __init__(self, delta: float = DELTA) -> None:
-        self._window = ADWIN(delta=delta)  # type: ignore[no-untyped-call]
+        self._delta = delta
+        self._window = AdaptiveWindowing(delta=delta, **_WINDOW)
+        self._changed = False
         #: Changes so far.
         self.changes = dict.fromkeys(DIRECTIONS, 0)
 
     @property
     def mean(self) -> float:
         """Of the window; 0 before anything came."""
-        return float(self._window.estimation)
+        width = self._window.get_width()
+        return float(self._window.get_total() / width) if width else 0.0
 
     def add(self, value: float) -> Change | None:
         """One more number; what has changed, if anything has."""
         before = self.mean
-        self._window.update(value)  # type: ignore[no-untyped-call]
-        if not self._window.drift_detected:
+        if self._changed:
+            # As river's ADWIN does: what was left of the window at a change is too short to judge by.
+            self._window = AdaptiveWindowing(delta=self._delta, **_WINDOW)
+        self._changed = bool(self._window.update(value))
+        if not self._changed:
             return None
         change = Change("up" if self.mean > before else "down", before, self.mean)
         self.changes[change.direction] += 1

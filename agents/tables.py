@@ -87,6 +87,11 @@ class Recovery(FaustRecovery):
 class TableManager(FaustTableManager):
     """Faust's manager with our recovery."""
 
+    async def on_start(self) -> None:
+        """Begin at once. Faust waits a second for tables that agents make as they start; ours are made before the app starts."""
+        await self._update_channels()
+        await self.recovery.start()
+
     @property
     def recovery(self) -> Recovery:
         """The recovery service, made on first use."""

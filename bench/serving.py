@@ -66,6 +66,8 @@ AIMED = 8
 LEARNING = 5_000
 #: A level may take so much longer than it should: the load must last.
 SPARE_S = 2.0
+#: So much longer than its probes lasts the load that they are taken under.
+AFTER_S = 5.0
 #: Of a backlog, what is timed: as it begins and ends, the worker does other things too.
 TIMED = (0.1, 0.9)
 LOOK_S = 0.05
@@ -217,7 +219,7 @@ def freshness(worker: WarmWorker, plan: Plan) -> Figures:
     produce_videos(worker.bootstrap, [(video, Video()) for pair in pairs for video in (pair.a, pair.b)])
     await_videos(worker, pairs)
     prober = Prober(worker.bootstrap, worker.url, START_MS, iter(pairs), OWN_LOOK_S, HOP_LOOK_S)
-    lasting = SETTLE_S + seconds + 5.0
+    lasting = SETTLE_S + seconds + AFTER_S
     with (
         loaded(worker.bootstrap, worker.events, LEARNING, lasting, worker.folder / "load") as load,
         Wrk(worker.url, worker.lists(), AIMED, int(STALL_S) + seconds) as asking,

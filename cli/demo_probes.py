@@ -10,16 +10,18 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from api.schemas import Item, Recommendations
 from cli.demo_status import OUTCOMES, LikeShown, Status
 from cli.worker_client import WorkerClient, WorkerUnavailable
 from ingestion.client import Client, ServiceError, interaction
 from topics.interactions import Interaction, encode
 from topics.specs import INTERACTIONS, producer_config
+
+if TYPE_CHECKING:
+    from api.schemas import Item, Recommendations
 
 GAUGE_EVERY_S = 0.01
 HISTORY_EVERY_S = 1.0
@@ -130,7 +132,7 @@ def _await_offset(client: WorkerClient, user_id: str, offset: int, stop: threadi
     return None
 
 
-def show_like(client: Client, user_id: str, status: Status, label: Callable[[Item], str]) -> None:
+def show_like(client: Client, user_id: str, status: Status, label: "Callable[[Item], str]") -> None:
     """Like the first video of a user's list, and keep the lists before and after. Raises ServiceError."""
     before = client.recommend(user_id, SHOWN)
     if not before.items:
@@ -148,7 +150,7 @@ def show_like(client: Client, user_id: str, status: Status, label: Callable[[Ite
     status.like = LikeShown(user_id, label(liked), lists[0], lists[1], took_ms)
 
 
-def _await_like(client: Client, user_id: str, offset: int, stop: threading.Event) -> Recommendations | None:
+def _await_like(client: Client, user_id: str, offset: int, stop: threading.Event) -> "Recommendations | None":
     """The list that has what was sent, for which the worker itself waits; None if the demo stops meanwhile."""
     deadline = time.monotonic() + PROBE_TIMEOUT_S
     while not stop.is_set():

@@ -2,26 +2,28 @@
 
 import shlex
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from api.schemas import Item
 from cli.demo_replay import MAX_LAG
 from cli.demo_status import LikeShown, Status
-from topics.catalog import Video
+
+if TYPE_CHECKING:
+    from api.schemas import Item
+    from topics.catalog import Video
 
 
 @dataclass(frozen=True)
 class Labels:
     """Names for videos: the title, or where a log has none, what else is known."""
 
-    videos: dict[str, Video]
+    videos: dict[str, "Video"]
 
-    def of(self, item: Item) -> str:
+    def of(self, item: "Item") -> str:
         """An item of an answer in a few words."""
         video = self.videos.get(item.video_id)
         known = item.title or (video and ", ".join((*video.categories[:2], video.author or "")).strip(", "))

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from cli import doctor_machine as machine
 from cli.doctor_kafka import KafkaChecks
 from cli.findings import Check, Finding, Level, fail, findings_of, warn
 from infra.settings import Settings, SettingsError
@@ -44,6 +43,8 @@ def doctor(
 
 def _examine() -> Iterator[Finding]:
     """All findings, each as soon as it is there."""
+    from cli import doctor_machine as machine
+
     yield from findings_of("python", machine.python)
     try:
         settings = Settings()

@@ -16,8 +16,6 @@ from rich.table import Table
 from cli.report import prepare, write_report
 from ingestion.event_table import DEFAULT_RULE, EventTable
 from ingestion.source import Format, read_event_table, read_users, read_videos
-from state.objective import DEFAULT as DEFAULT_OBJECTIVE
-from state.objective import BadObjective, Objective
 from topics.catalog import User, Video
 from topics.signals import DEFAULT_SIGNALS, BadSignals, SignalTable
 
@@ -59,7 +57,7 @@ def evaluate(
     lag: Annotated[int, typer.Option(min=0, help="Events that a list does not know yet.")] = 0,
     objective: Annotated[
         str, typer.Option(help="What lists are ordered by, as HEADRACE_OBJECTIVE: choice=1,like=0.5,skip=-1.")
-    ] = DEFAULT_OBJECTIVE,
+    ] = "",
     signals: Annotated[
         Path | None, typer.Option(help="What events say about taste, as HEADRACE_SIGNALS; a JSON file.", dir_okay=False)
     ] = None,
@@ -79,6 +77,8 @@ def evaluate(
     """Rank the unseen catalogue for each positive event, then learn it, by the code that serves."""
     # Loads the models' compiled loops, for which other commands need not wait.
     from cli.study import Study, UnknownArm
+    from state.objective import DEFAULT as DEFAULT_OBJECTIVE
+    from state.objective import BadObjective, Objective
 
     if plot is not None and not impressions:
         prepare(plot)
@@ -92,7 +92,7 @@ def evaluate(
         _score_impressions(events, table, catalogue, about, positive, warmup, seed, _words(refit), json)
         return
     try:
-        ordered_by = Objective.parse(objective)
+        ordered_by = Objective.parse(objective or DEFAULT_OBJECTIVE)
         said = DEFAULT_SIGNALS if signals is None else SignalTable.parse(signals.read_bytes())
     except (BadObjective, BadSignals, OSError) as error:
         raise typer.BadParameter(str(error)) from error

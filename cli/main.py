@@ -27,9 +27,8 @@ from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
 from cli.report import ReportUnavailable
-from cli.snapshot import VersionMoves
 from cli.verify import verify
-from cli.versions import UnknownVersion, versions
+from cli.versions import UnknownVersion, VersionMoves, versions
 from cli.worker import PortTaken, worker
 from cli.worker_client import WorkerRefused, WorkerUnavailable
 from infra.embedded_kafka import BrokerError

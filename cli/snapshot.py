@@ -14,7 +14,7 @@ import numpy as np
 from confluent_kafka import Message
 
 from cli.committed import CommittedLog
-from cli.versions import UnknownVersion
+from cli.versions import UnknownVersion, VersionMoves
 from infra.settings import Settings
 from state import rows
 from state.rows import Cut
@@ -26,10 +26,6 @@ from topics.versions import known_versions
 CAUGHT_S = 120.0
 
 Rows = dict[tuple[int, bytes], bytes]
-
-
-class VersionMoves(RuntimeError):
-    """A shard commits so often that its two changelogs could not be read as of one moment."""
 
 
 @dataclass

@@ -26,6 +26,10 @@ class UnknownVersion(ValueError):
     """There is nothing of that name."""
 
 
+class VersionMoves(RuntimeError):
+    """A shard commits so often that its two changelogs could not be read as of one moment."""
+
+
 def versions(
     remove: Annotated[
         str | None, typer.Option(help="Remove this version: its topics, its group, and its folder on this machine.")

@@ -8,6 +8,14 @@ import pytest
 
 from infra.embedded_kafka import EmbeddedKafka
 from tests.small_disk import SmallDisk
+from tests.warm_up import use_archive, warm_up
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make once, before the processes of tests begin, what each would make for itself."""
+    if not hasattr(config, "workerinput"):
+        warm_up(broker="not broker" not in config.option.markexpr)
+    use_archive()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,10 +1,16 @@
-"""Worker processes that come from a fork server, and whose first life may have a fault."""
+"""Worker processes that come from a fork server, and whose first life may have a fault.
 
+One fork server a process of tests: it is started when the first worker is, and ends with the tests.
+"""
+
+import atexit
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -16,49 +22,98 @@ HOST = "127.0.0.1"
 T = TypeVar("T")
 
 
-class Lives:
-    """The fork server and the workers that it has started."""
+class ForkServer:
+    """The process that workers are forked from."""
 
-    def __enter__(self) -> "Lives":
-        self._server = subprocess.Popen(
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.agents.fork_server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._pids: set[int] = set()
-        return self
+        self._asking = threading.Lock()
+        atexit.register(self._stop)
 
     def ask(self, request: dict[str, Any]) -> Any:
         """One request, one answer."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._asking:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+
+    def _stop(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+@functools.cache
+def fork_server() -> ForkServer:
+    """The one of this process."""
+    return ForkServer()
+
+
+class Forked:
+    """A worker of the fork server's, with as much of `subprocess.Popen` as tests need."""
+
+    def __init__(self, **request: Any) -> None:
+        self.returncode: int | None = None
+        self.pid = int(fork_server().ask(request))
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+        if self.returncode is None:
+            self.returncode = fork_server().ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """The exit status, once it has ended. Raises subprocess.TimeoutExpired."""
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"worker {self.pid}", timeout)
+            time.sleep(0.01)
+        return status
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal; nothing happens if it is known to have ended."""
+        if self.returncode is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class Lives:
+    """Workers that end together."""
+
+    def __enter__(self) -> "Lives":
+        self._running: dict[int, Forked] = {}
+        return self
 
     def start(self, **request: Any) -> int:
-        pid = int(self.ask(request))
-        self._pids.add(pid)
-        return pid
+        process = Forked(**request)
+        self._running[process.pid] = process
+        return process.pid
 
     def poll(self, pid: int) -> int | None:
-        status: int | None = self.ask({"poll": pid})
+        status = self._running[pid].poll()
         if status is not None:
-            self._pids.discard(pid)
+            self._running.pop(pid)
         return status
 
     def end(self) -> None:
         """Kill whoever still lives."""
-        for pid in list(self._pids):
-            os.kill(pid, signal.SIGKILL)
-            while self.poll(pid) is None:
-                time.sleep(0.01)
+        for process in self._running.values():
+            process.kill()
+            process.wait(10)
+        self._running.clear()
 
     def __exit__(self, *_: object) -> None:
         self.end()
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.wait(10)
-        self._server.stdout.close()
 
 
 @dataclass

@@ -1,4 +1,8 @@
-"""A `headrace worker` process, as an operator starts it in a terminal, whose failures are the test's."""
+"""A `headrace worker` process whose failures are the test's.
+
+It comes from the fork server, which has loaded what a worker loads; all after that is as in any other. A `FreshWorker` is a program
+of its own, as an operator starts it in a terminal; so is each that has started anew by itself.
+"""
 
 import json
 import signal
@@ -14,12 +18,15 @@ from types import TracebackType
 from cli.committed import latest, read_committed
 from cli.worker_process import HOST, handled, worker_environment
 from infra.kafka_probe import free_port
+from tests.agents.lives import Forked
 
-__all__ = ["HOST", "RunningWorker", "handled", "latest", "read_committed"]
+__all__ = ["HOST", "FreshWorker", "RunningWorker", "handled", "latest", "read_committed"]
 
 
 class RunningWorker:
     """Started on entering; killed, if it still runs, on leaving."""
+
+    process: Forked | subprocess.Popen[bytes]
 
     def __init__(self, bootstrap: str, home: Path, app: str, **settings: object) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -28,11 +35,12 @@ class RunningWorker:
         self._environment = worker_environment(bootstrap, home, self.port, {"app": app, **settings})
 
     def __enter__(self) -> "RunningWorker":
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "worker"], stdout=log, stderr=log, env=self._environment
-            )
+        self.log_file.touch()
+        self.process = self._started()
         return self
+
+    def _started(self) -> "Forked | subprocess.Popen[bytes]":
+        return Forked(environment=self._environment, log=str(self.log_file), fault=None, constants={})
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,3 +79,13 @@ class RunningWorker:
             assert self.process.poll() is None, f"the worker ended by itself:\n{self.log[-3000:]}"
             time.sleep(0.02)
         raise AssertionError(f"not in {timeout_s:.0f} s; totals {self.totals()}, log:\n{self.log[-3000:]}")
+
+
+class FreshWorker(RunningWorker):
+    """One that loads everything by itself."""
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cli.main", "worker"], stdout=log, stderr=log, env=self._environment
+            )

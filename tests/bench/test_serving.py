@@ -247,6 +247,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm_worker, "STILL_S", 0.1)
     for module, name in ((serving, "SETTLE_S"), (probing, "BEFORE_S"), (serving, "SPARE_S")):
         monkeypatch.setattr(module, name, 0.5)
+    monkeypatch.setattr(serving, "AFTER_S", 1.5)
+    # What is sent has to be learned before the next level begins.
+    monkeypatch.setattr(serving, "LEARNING", 2_000)
 
 
 @with_wrk
@@ -260,7 +263,7 @@ def test_a_worker_is_asked_while_it_learns(capsys: pytest.CaptureFixture[str]) -
     whole = json.loads(line)
     (found,) = whole["catalogues"]
     assert (whole["n"], found["videos"], found["users_asked"]) == (1, 200, pytest.approx(150, abs=100))
-    for load in ("idle", "learning_5000"):
+    for load in ("idle", "learning_2000"):
         assert set(found[load]) == {"c1", "c8", "c32"}
         for level in found[load].values():
             assert level["errors"] == 0
@@ -269,8 +272,8 @@ def test_a_worker_is_asked_while_it_learns(capsys: pytest.CaptureFixture[str]) -
             assert level["requests_per_s"] > 1
     assert 0 <= found["taken_by_others"] <= 1
     assert found["idle"]["c8"]["sent_per_s"] == found["idle"]["c8"]["learned_per_s"] == 0
-    assert found["learning_5000"]["c8"]["sent_per_s"] > 1_000
-    assert found["learning_5000"]["c8"]["learned_per_s"] > 0
+    assert found["learning_2000"]["c8"]["sent_per_s"] > 1_000
+    assert found["learning_2000"]["c8"]["learned_per_s"] > 0
     assert min(found["backlog"][name] for name in ("kept", "requests_per_s")) > 0
     assert found["freshness"]["n"] > 0
     post = found["post"]

@@ -1,5 +1,6 @@
 """The command line: what an operator must see is one line on stderr, and the exit status tells."""
 
+import subprocess
 import sys
 
 import pytest
@@ -38,3 +39,13 @@ def test_ctrl_c_has_its_own_status(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("cli.main.app", interrupt)
     assert run(monkeypatch) == 130
+
+
+def test_models_and_the_worker_are_loaded_by_the_commands_that_need_them() -> None:
+    """`headrace --help` and each command that only talks to a worker would wait for them."""
+    loaded = "import sys, cli.main; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
+    slow = {"online_models", "agents", "faust", "redis", "river", "matplotlib", "pandas", "mlflow"}
+    found = set(done.stdout.split())
+    assert "topics" in found
+    assert not found & slow

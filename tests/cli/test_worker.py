@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from infra.embedded_kafka import EmbeddedKafka
 from infra.kafka_probe import free_port
 from ingestion.produce import produce_events
-from tests.agents.running_worker import HOST, RunningWorker, handled
+from tests.agents.running_worker import HOST, FreshWorker, handled
 from topics.interactions import Interaction
 
 pytestmark = pytest.mark.broker
@@ -21,7 +21,7 @@ READY_TIMEOUT_S = 90.0
 
 
 def test_a_ready_worker_ends_cleanly_on_sigterm(bootstrap: str, tmp_path: Path) -> None:
-    with RunningWorker(bootstrap, tmp_path, "sigterm-test") as worker:
+    with FreshWorker(bootstrap, tmp_path, "sigterm-test") as worker:
         # The totals of an idle worker may be empty: readiness is asked for itself.
         worker.wait(lambda _: is_ready(worker.port), READY_TIMEOUT_S)
         worker.process.send_signal(signal.SIGTERM)
@@ -33,14 +33,14 @@ def test_a_ready_worker_ends_cleanly_on_sigterm(bootstrap: str, tmp_path: Path) 
 def test_a_taken_port_is_one_line_and_status_1(bootstrap: str, tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        with RunningWorker(bootstrap, tmp_path, "port-test", web_port=port) as worker:
+        with FreshWorker(bootstrap, tmp_path, "port-test", web_port=port) as worker:
             assert worker.process.wait(30) == 1
             assert worker.log == (f"headrace: port {port} of {HOST} is in use: set HEADRACE_WEB_PORT to another\n")
 
 
 def test_a_named_broker_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
     address = f"{HOST}:{free_port(HOST)}"
-    with RunningWorker(address, tmp_path, "absent-test") as worker:
+    with FreshWorker(address, tmp_path, "absent-test") as worker:
         worker.wait(lambda _: "trying again" in worker.log, READY_TIMEOUT_S)
         assert f"no Kafka broker answers at {address} (KAFKA_BOOTSTRAP_SERVERS); trying again" in worker.log
         worker.process.send_signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ def empty_broker(tmp_path: Path) -> Iterator[str]:
 def test_a_fenced_worker_says_so_and_starts_anew_in_the_same_process(empty_broker: str, tmp_path: Path) -> None:
     """Fenced between two transactions: nothing waits to be learned. In the middle of one, the broker names it otherwise."""
     bootstrap = empty_broker
-    with RunningWorker(bootstrap, tmp_path, "fence-test") as worker:
+    with FreshWorker(bootstrap, tmp_path, "fence-test") as worker:
         worker.wait(lambda _: is_ready(worker.port), READY_TIMEOUT_S)
         for partition in range(4):  # as a second owner of the same shards would
             Producer(
