@@ -75,6 +75,9 @@ class Replayer:
     future_tolerance_ms : as the workers have it
     stores : users' and items' of each shard, empty; by default in memory
     keep : called with every checkpoint of every shard, in their order
+    judge : ranks positives before they are learned; what is learned does not depend on it
+    shard_window : records a shard after which evidence is applied, and most that are learned at once; part of the canonical order, so
+        that another one gives another state
     """
 
     def __init__(
@@ -83,8 +86,13 @@ class Replayer:
         future_tolerance_ms: int,
         stores: Mapping[int, tuple[Store, Store]] | None = None,
         keep: Keep = keep_in_stores,
+        judge: users.Judge | None = None,
+        shard_window: int = SHARD_WINDOW,
     ) -> None:
-        self._tolerance_ms, self._keep = future_tolerance_ms, keep
+        self._tolerance_ms, self._keep, self._judge = future_tolerance_ms, keep, judge
+        self._shard_window = shard_window
+        #: Windows after which rows are stored: as many records, whatever a window is.
+        self._checkpoint_windows = max(1, CHECKPOINT_WINDOWS * SHARD_WINDOW // shard_window)
         # The graph holds what it had time for, so all videos are looked at instead.
         self.engine = Engine(replace(options, exact_below=options.max_videos), ORIGIN)
         for partition in range(options.partitions):
@@ -104,10 +112,10 @@ class Replayer:
 
     def run(self, log: Log, told: Callable[[int], None] = lambda _: None) -> None:
         """Learn the log to its stopping point; `told` is called with the interactions so far after each window."""
-        for number, window in enumerate(log.windows(SHARD_WINDOW * self.engine.options.partitions), 1):
+        for number, window in enumerate(log.windows(self._shard_window * self.engine.options.partitions), 1):
             self._learn(log, window)
             self._apply_evidence()
-            if number % CHECKPOINT_WINDOWS == 0:
+            if number % self._checkpoint_windows == 0:
                 self.checkpoint()
             told(self.events)
         for shard in self.shards:
@@ -134,12 +142,12 @@ class Replayer:
         held = self.engine.users
         first = 0
         while first < len(batch):
-            chunk = ranking.batch_of(self.engine, shard, min(CHUNK, held.capacity))
+            chunk = ranking.batch_of(self.engine, shard, min(CHUNK, self._shard_window, held.capacity))
             if held.pinned + chunk > held.capacity:
                 self._apply_evidence()
                 self.checkpoint()
             self._read_lists(log, shard, int(batch.timestamps[first]))
-            users.step(self.engine, shard, batch[first : first + chunk], self._tolerance_ms)
+            users.step(self.engine, shard, batch[first : first + chunk], self._tolerance_ms, self._judge)
             self._read_lists(log, shard, shard.arrived_ms)
             first += chunk
 

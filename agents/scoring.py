@@ -111,9 +111,9 @@ class Scorer:
         for e in found[drawn].tolist():
             self.drawn += 1
             try:
-                if _is_first(engine, events, e, liked):
+                if is_first(engine, events, e, liked):
                     slot, row = int(events.slots[e]), int(events.rows[e])
-                    self._add(self._ranked(engine, slot, row, _row_start(events, e)))
+                    self._add(self._ranked(engine, slot, row, row_start(events, e)))
             except Exception as error:  # noqa: BLE001 - what only measures must not stop what learns; it is counted, and said once
                 self._failed(error)
         self.budget.end(self.windows.scored - before)
@@ -235,7 +235,7 @@ def situation(engine: Engine, slot: int, row: int) -> tuple[Context, BoolArray]:
     return context, allowed
 
 
-def _is_first(engine: Engine, events: Events, e: int, liked: UInt8Array) -> bool:
+def is_first(engine: Engine, events: Events, e: int, liked: UInt8Array) -> bool:
     """Whether event `e` will be its pair's first positive, and teach what all users share."""
     users, slot, row = engine.users, int(events.slots[e]), events.rows[e]
     if (liked[:e].astype(np.bool_) & (events.slots[:e] == slot) & (events.rows[:e] == row)).any():
@@ -245,7 +245,7 @@ def _is_first(engine: Engine, events: Events, e: int, liked: UInt8Array) -> bool
     return not bool((users.seen(slot) == (engine.replica.hashes[row] | np.uint64(1))).any())
 
 
-def _row_start(events: Events, e: int) -> int:
+def row_start(events: Events, e: int) -> int:
     """Place in the batch of the first event of the log's row that event `e` belongs to: one user, video and time."""
     slots, rows, at_ms = events.slots, events.rows, events.at_ms
     start = e

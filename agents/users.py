@@ -7,19 +7,19 @@ and `dead`, whatever it holds.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
 from agents import expiry, feedback, ranking
 from agents.events import Events
 from agents.inbox import bury, due, took
-from agents.scoring import Scorer
 from online_models.sequential_mf import NEGATIVES
 from state.engine import Engine
 from state.errors import StateFull
 from state.replica import Replica
 from state.shard import Shard
-from state.types import Float32Array, Int32Array, Int64Array
+from state.types import Float32Array, Int32Array, Int64Array, UInt8Array
 from state.users import ACT_NEGATIVE, ACT_NONE, ACT_SEEN, ACT_UNDO, DUPLICATE, POSITIVE
 from topics.event_columns import EventColumns, read_events
 from topics.evidence import SHOWN
@@ -43,18 +43,25 @@ _ACTS[event_code("unlike")] = ACT_UNDO
 _OUTCOMES = ("learned", "learned", "ignored", "duplicate")
 
 
+class Judge(Protocol):
+    """Ranks positives before they are learned; changes nothing that is learned."""
+
+    def score(self, engine: Engine, shard: Shard, events: Events, liked: UInt8Array) -> None:
+        """Look at a micro-batch before anything of it is in the state; `liked` (uint8, shape (m,)) is 1 for a positive."""
+
+
 def step(
     engine: Engine,
     shard: Shard,
     records: Sequence[RecordLike],
     future_tolerance_ms: int,
-    scorer: Scorer | None = None,
+    scorer: Judge | None = None,
 ) -> None:
     """Decode and learn a micro-batch; records that the state already holds are passed over (step 4 of the protocol).
 
     Parameters
     ----------
-    scorer : ranks a sample of the batch's positives before it is learned
+    scorer : told of the batch before it is learned
     """
     batch = due(shard, INTERACTIONS, records)
     found = read_events(
@@ -183,7 +190,7 @@ def learn(
 
 
 def _learn(
-    engine: Engine, shard: Shard, events: Events, positive: Sequence[bool] | None, scorer: Scorer | None = None
+    engine: Engine, shard: Shard, events: Events, positive: Sequence[bool] | None, scorer: Judge | None = None
 ) -> None:
     users, replica = engine.users, engine.replica
     slots, rows, kinds, at_ms = events.slots, events.rows, events.kinds, events.at_ms

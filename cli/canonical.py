@@ -73,17 +73,18 @@ def stopping_point(until: str | None, offsets: str | None) -> StoppingPoint:
     ------
     typer.BadParameter
     """
-    return StoppingPoint(None if until is None else _time_ms(until), None if offsets is None else _places(offsets))
+    return StoppingPoint(None if until is None else time_ms(until), None if offsets is None else _places(offsets))
 
 
-def _time_ms(text: str) -> int:
+def time_ms(text: str, option: str = "--until") -> int:
+    """Read a time: milliseconds since 1970. Raises typer.BadParameter, which names the option."""
     if re.fullmatch(r"[0-9]{1,15}", text):
         return int(text)
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"--until {text!r} is no time: give milliseconds since 1970, or for example 2026-03-01T12:00:00Z"
+            f"{option} {text!r} is no time: give milliseconds since 1970, or for example 2026-03-01T12:00:00Z"
         ) from error
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 

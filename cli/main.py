@@ -25,7 +25,7 @@ from cli.lake import lake
 from cli.models import models
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
-from cli.replay import ReplayError, VersionInUse, replay
+from cli.replay import BadCandidate, ReplayError, VersionInUse, replay
 from cli.report import ReportUnavailable
 from cli.verify import verify
 from cli.versions import UnknownVersion, VersionMoves, versions
@@ -47,7 +47,7 @@ OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
     *(BadFile, DeliveryFailed, LakeError, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
-    *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
+    *(BadCandidate, ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
 )
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells expect after Ctrl-C

@@ -39,7 +39,7 @@ COLD, WARM = "#56B4E9", "#E69F00"
 QUIET = "#9AA3AD"
 INK = "#30363D"
 
-_STYLE = {
+STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
@@ -81,7 +81,7 @@ class Picture(NamedTuple):
 
 def draw(study: Study) -> list[Picture]:
     """Draw all pictures that a study has: recall, arms, cold, and ablation if something was left out."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         made = [_recall(study), _arms(study), _cold(study)]
         return [*made, _ablation(study)] if study.ablations else made
 
@@ -155,7 +155,7 @@ def _recall(study: Study) -> Picture:
         f"Lines of recall@{study.k} over {n:,} ranked positives, {period}. Served has {served[0]:.4f} in the first stretch "
         f"and {served[-1]:.4f} in the last; best on the whole is {names[0]}."
     )
-    return _picture("recall.png", figure, alt)
+    return as_picture("recall.png", figure, alt)
 
 
 def _arms(study: Study) -> Picture:
@@ -171,7 +171,7 @@ def _arms(study: Study) -> Picture:
     # Room for the longest bar's number.
     axes.set_xlim(0.0, 1.15 * (max(np.add(values, errors)) or 1.0))
     _rows(axes, names)
-    return _picture("arms.png", figure, f"Bars of {recall}: {_listed(arms, names, recall)}.")
+    return as_picture("arms.png", figure, f"Bars of {recall}: {_listed(arms, names, recall)}.")
 
 
 def _cold(study: Study) -> Picture:
@@ -190,7 +190,7 @@ def _cold(study: Study) -> Picture:
     axes.set_xlim(left=0.0)
     _rows(axes, names)
     figure.legend(loc="outside lower left", ncols=2)
-    return _picture("cold.png", figure, " ".join(alt))
+    return as_picture("cold.png", figure, " ".join(alt))
 
 
 def _ablation(study: Study) -> Picture:
@@ -205,7 +205,7 @@ def _ablation(study: Study) -> Picture:
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=STEPS))
     axes.set_xlabel("left of 0: the part helps\nlines: 95% intervals, grey where 0 is within")
     told = ", ".join(f"{name} {difference:+.4f}" for name, _, difference, _ in rows)
-    return _picture("ablation.png", figure, f"Differences of recall@{study.k} without a part: {told}.")
+    return as_picture("ablation.png", figure, f"Differences of recall@{study.k} without a part: {told}.")
 
 
 def _best_first(study: Study) -> list[str]:
@@ -239,7 +239,8 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
             label.set_fontweight("bold")
 
 
-def _picture(name: str, figure: Figure, alt: str) -> Picture:
+def as_picture(name: str, figure: Figure, alt: str) -> Picture:
+    """The figure as a PNG, with the text for who does not see it."""
     buffer = BytesIO()
     # Without the software's name and address the same study makes the same file.
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -14,6 +14,7 @@ import numpy as np
 
 from agents import catalog, items
 from agents import users as users_agent
+from agents.trial import COLD_BELOW
 from cli.arms import DEFAULT, HALF_LIVES, REFITTED, CountedPopularity
 from cli.positions import Positions
 from cli.refit import Refit, make
@@ -34,8 +35,6 @@ from topics.evidence import EvidenceBlock
 from topics.interactions import Interaction
 from topics.signals import DEFAULT_SIGNALS, SignalTable
 
-#: Users with fewer events than this before the ranked one are cold.
-COLD_BELOW = 3
 #: Events learned at once where nothing has to be ranked between them.
 BATCH = 500
 #: A clock that runs slower than this would make every half-life longer than any log.

@@ -7,7 +7,7 @@ again; and when it takes over, the workers go on from its own cuts with nothing 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agents.app import HeadraceApp
 from cli.event_loop import run_to_end
@@ -137,8 +137,12 @@ class Progress:
         return ReplayError(f"no progress for {STALL_S:.0f} s: {why}") if now - self._since > STALL_S else None
 
 
-def build(building: Settings, broker: Broker, live_group: str, progress: Progress) -> None:
+def build(building: Settings, broker: Broker, live_group: str, progress: Progress, cut: Places | None = None) -> None:
     """Build the version, in passes: each reads up to where the serving one has come when it begins.
+
+    Parameters
+    ----------
+    cut : places to stop at instead, in one pass; none is beyond where the serving one has come
 
     Raises
     ------
@@ -148,6 +152,8 @@ def build(building: Settings, broker: Broker, live_group: str, progress: Progres
         Told to stop; the version may be gone on with.
     """
     target = find_target(broker.bootstrap, live_group, building.partitions)
+    if cut is not None:
+        target = replace(target, until=cut)
     lows, highs = log_bounds(broker.bootstrap, building.partitions, [USERS])
     erasures = Erasures(building.max_users)
     # Beforehand, as the worker reads all topics at once: it would count what it reads before it hears of the erasure.
@@ -161,6 +167,8 @@ def build(building: Settings, broker: Broker, live_group: str, progress: Progres
             raise ReplayError(f"{type(ending).__name__}: {ending}") from ending
         if progress.app is None or progress.app.engine.shards:
             raise ReplayError("the worker that builds did not stop in time")
+        if cut is not None:
+            return
         following = find_target(broker.bootstrap, live_group, building.partitions)
         if following.records - target.records <= REST_S * progress.events / progress.seconds:
             return

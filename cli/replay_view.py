@@ -41,16 +41,47 @@ class ReplayView:
     def show(self, progress: Progress) -> None:
         """Bring it up to date."""
         total = 0 if progress.target is None else progress.target.records
-        rest = f"{progress.rate:,.0f} records/s, {_left(progress, total)}, lag {progress.lag:,}"
+        self.tell(progress.applied, total, progress.rate, f", lag {progress.lag:,}")
+
+    def tell(self, applied: int, total: int, rate: float, more: str = "") -> None:
+        """So many records of so many are done, at so many a second."""
+        rest = f"{rate:,.0f} records/s, {_left(total - applied, rate)}{more}"
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=min(progress.applied, total), total=total, rest=rest)
+            self._bars.update(self._task, completed=min(applied, total), total=total, rest=rest)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
-            self._console.print(f"{self._version}: {progress.applied:,} of {total:,} records, {rest}", soft_wrap=True)
+            self._console.print(f"{self._version}: {applied:,} of {total:,} records, {rest}", soft_wrap=True)
 
 
-def _left(progress: Progress, total: int) -> str:
-    left = max(0, total - progress.applied)
-    if not left:
+class Pace:
+    """Tells a view how far a replay in this process is; rates are of all of it so far.
+
+    Parameters
+    ----------
+    runs : replays of the same log that follow each other, and are one to who waits
+    """
+
+    def __init__(self, view: ReplayView, runs: int = 1) -> None:
+        self._view, self._runs, self._run, self._began = view, runs, 0, time.monotonic()
+        #: Interactions of the current run.
+        self.events = 0
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+    def told(self, done: int, of: int) -> None:
+        """So many interactions of so many of the current run are learned."""
+        if done < self.events:
+            self._run += 1
+        self.events = done
+        applied = self._run * of + done
+        rate = applied / max(self.seconds, 1e-9)
+        self._view.tell(applied, self._runs * of, rate)
+
+
+def _left(left: int, rate: float) -> str:
+    if left <= 0:
         return "applying evidence"
-    return f"about {left / progress.rate:,.0f} s left" if progress.rate else "time left unknown"
+    return f"about {left / rate:,.0f} s left" if rate else "time left unknown"

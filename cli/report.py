@@ -246,8 +246,8 @@ def _options(study: "Study") -> dict[str, float]:
 
 
 def _explained(study: "Study") -> str:
+    from agents.trial import COLD_BELOW
     from cli.pictures import Z95
-    from cli.prequential import COLD_BELOW
     from state.exploration import PROVEN_PLAYS
 
     k = study.k

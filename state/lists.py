@@ -19,6 +19,7 @@ from state.engine import Engine
 from state.exploration import NOBODY, TASTE
 from state.expression import Expression
 from state.filters import ANY, Filter
+from state.index import EXACT_BELOW
 from state.mixing import mixed, pool_of
 from state.prediction import inputs_of
 from state.ranking import Scored, best, best_of, score_candidates, score_rows
@@ -145,24 +146,39 @@ def personal_list(
         source = "session" if source == "trending" else source
     if stages is not None:
         stages.mark("filter")
-    held_back: Sequence[UInt64Array] = ()
-    if wish.tuning.rotation > 0.0 and user_id is not None and partition in engine.shards:
-        held_back = engine.shards[partition].served.left_alone(user_id.encode())
-    n = wish.n + wish.offset
-    pool = pool_of(n) if wish.tuning.mixes else n
-    candidates = score_candidates(
-        engine, context, allowed, pool, objective=wish.tuning.objective, without=wish.tuning.without, stages=stages
-    )
-    scored = _chosen(engine, candidates, allowed, n, wish, held_back)
-    places = _places(engine, context, allowed, n, user_id, scored, wish)
-    if stages is not None:
-        stages.mark("diversify")
-    places = places[wish.offset :]
+    places, candidates = _ordered(engine, context, allowed, user_id, partition, wish, stages)
     reasons = _Reasons(engine, context).of(places)
     served = [Served(row, score, why, explores) for (row, score, explores), why in zip(places, reasons, strict=True)]
     if stages is not None:
         stages.mark("explain")
     return PersonalList(served, source, context, candidates)
+
+
+def _ordered(
+    engine: Engine,
+    context: Context,
+    allowed: BoolArray,
+    user_id: str | None,
+    partition: int,
+    wish: Wish,
+    stages: Stages | None = None,
+    exact_below: int = EXACT_BELOW,
+) -> tuple[list[Place], Scored]:
+    """The list's places, without those that are left out at its top, and all candidates."""
+    tuning = wish.tuning
+    held_back: Sequence[UInt64Array] = ()
+    if tuning.rotation > 0.0 and user_id is not None and partition in engine.shards:
+        held_back = engine.shards[partition].served.left_alone(user_id.encode())
+    n = wish.n + wish.offset
+    pool = pool_of(n) if tuning.mixes else n
+    candidates = score_candidates(
+        engine, context, allowed, pool, exact_below, objective=tuning.objective, without=tuning.without, stages=stages
+    )
+    scored = _chosen(engine, candidates, allowed, n, wish, held_back)
+    places = _places(engine, context, allowed, n, user_id, scored, wish)
+    if stages is not None:
+        stages.mark("diversify")
+    return places[wish.offset :], candidates
 
 
 def _chosen(
@@ -259,6 +275,22 @@ def rank(
     if scored is None:
         scored = score_rows(engine, context, allowed, n)
     return np.array([row for row, _, _ in _places(engine, context, allowed, n, user_id, scored, Wish(n))], np.int32)
+
+
+def rank_wish(
+    engine: Engine, context: Context, allowed: BoolArray, user_id: str, partition: int, wish: Wish
+) -> Int32Array:
+    """Rows of the list that `personal_list` would serve a user of whom this is known, without a session or a page before.
+
+    Parameters
+    ----------
+    allowed : bool, shape (rows,); what may be recommended to this user; changed
+    """
+    allowed[_known(engine, wish.exclude)] = False
+    wish.wanted.narrow(engine, allowed)
+    # An engine that learns without the graph has none to look into.
+    places, _ = _ordered(engine, context, allowed, user_id, partition, wish, exact_below=engine.options.exact_below)
+    return np.array([row for row, _, _ in places], np.int32)
 
 
 def _places(

@@ -89,6 +89,9 @@ class CanonicalLog:
         self._heard = time.monotonic()
         #: Records to read, offsets without one included.
         self.records = 0
+        #: Where the reading begins and stops: first and next offsets.
+        self.begins: dict[str, dict[int, int]] = {topic: {} for topic in (INTERACTIONS, VIDEOS, USERS, RECOMMENDATIONS)}
+        self.ends: dict[str, dict[int, int]] = {topic: {} for topic in self.begins}
         try:
             self._open(partitions, future_tolerance_ms)
         except KafkaException as error:
@@ -107,7 +110,7 @@ class CanonicalLog:
         found = self._consumer.list_topics(timeout=ANSWER_TIMEOUT_S).topics
         assigned = []
         users: dict[int, tuple[int, int]] = {}
-        for topic in (INTERACTIONS, VIDEOS, USERS, RECOMMENDATIONS):
+        for topic in self.begins:
             if topic not in found:
                 if topic == INTERACTIONS:
                     raise TopicsUnavailable(
@@ -129,6 +132,7 @@ class CanonicalLog:
                 if self._until.places is not None and topic in self._until.places:
                     high = min(high, self._until.places[topic].get(partition, 0))
                 self._ends[topic, partition] = high
+                self.begins[topic][partition], self.ends[topic][partition] = low, high
                 if topic == USERS:
                     users[partition] = low, high
                 stream.ended = high <= low

@@ -10,8 +10,7 @@ from cli.canonical import digests_of, rows_of
 from online_models.heads import INPUTS
 from state.prediction import INPUT_NAMES
 from state.profiles import profile_of
-from tests.agents.test_replayer import Lists
-from tests.agents.world import NOW_MS, TOLERANCE_MS, World, liked, random_events, world
+from tests.agents.world import NOW_MS, TOLERANCE_MS, World, WorldLog, liked, random_events, world
 from topics.canonical_order import Stream, event_stream
 from topics.catalog import User, decode_user_value
 from topics.erasures import Erasures
@@ -24,7 +23,7 @@ GONE = User(erased_ms=NOW_MS)
 NORTH, SOUTH = User(country="no"), User(country="pt")
 
 
-class Forgetting(Lists):
+class Forgetting(WorldLog):
     """A log of which all erasures are known beforehand."""
 
     def _stream(self, topic: str, partition: int) -> Stream:
@@ -89,11 +88,11 @@ def test_a_replay_equals_that_of_a_log_without_what_the_user_did() -> None:
     state = told()
     assert any(r.key == GONE_USER.encode() for p in state.partitions for r in state.log(INTERACTIONS, p))
     expected = Replayer(state.options, TOLERANCE_MS)
-    expected.run(Lists(without(state)))
+    expected.run(WorldLog(without(state)))
     found = replayed(state)
     assert digests_of(found) == digests_of(expected)
     met = Replayer(state.options, TOLERANCE_MS)
-    met.run(Lists(state))
+    met.run(WorldLog(state))
     assert digests_of(met)["counters"] != digests_of(expected)["counters"]
     assert GONE_USER.encode() not in b"".join(value for (_, key), value in rows_of(found).items())
 

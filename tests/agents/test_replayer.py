@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,45 +17,15 @@ from state import rows
 from state.digest import digests
 from state.engine import EngineOptions
 from state.users import KINDS
-from tests.agents.world import EVIDENCE, NOW_MS, TOLERANCE_MS, World, liked, random_events, world
-from topics.canonical_order import CATALOGUE, CanonicalOrder, Stream, event_stream
+from tests.agents.world import EVIDENCE, NOW_MS, TOLERANCE_MS, World, WorldLog, liked, random_events, world
 from topics.catalog import User, Video
 from topics.interactions import Interaction, event_code
-from topics.record_batch import RecordBatch
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS
-
-
-class Lists:
-    """A log that is a world's lists, up to some offsets (next ones, by topic and partition; else all)."""
-
-    def __init__(self, state: World, until: dict[str, dict[int, int]] | None = None) -> None:
-        self._partitions, self._state, self._until = len(state.partitions), state, until
-
-    def _stream(self, topic: str, partition: int) -> Stream:
-        stream = (
-            event_stream(partition, self._partitions, TOLERANCE_MS)
-            if topic == INTERACTIONS
-            else Stream(topic, partition)
-        )
-        end = 2**62 if self._until is None else self._until[topic].get(partition, 0)
-        stream.add(RecordBatch.of([r for r in self._state.log(topic, partition) if r.offset < end]))
-        stream.ended = True
-        return stream
-
-    def windows(self, size: int) -> Iterator[list[tuple[Stream, RecordBatch]]]:
-        def streams(*topics: str) -> list[Stream]:
-            return [self._stream(topic, partition) for topic in topics for partition in range(self._partitions)]
-
-        self._lists = streams(RECOMMENDATIONS)
-        return CanonicalOrder(streams(INTERACTIONS), streams(*CATALOGUE), lambda: None).windows(size)
-
-    def lists(self, partition: int, until_ms: int | None, most: int) -> RecordBatch:
-        return self._lists[partition].take_until(until_ms, most)
 
 
 def replayed(state: World, until: dict[str, dict[int, int]] | None = None) -> Replayer:
     replayer = Replayer(state.options, TOLERANCE_MS)
-    replayer.run(Lists(state, until))
+    replayer.run(WorldLog(state, until))
     return replayer
 
 

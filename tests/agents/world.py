@@ -1,7 +1,7 @@
 """A small Kafka of lists, and an engine that reads it: agents and checkpoints with no broker, step by step."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agents import catalog, expiry, feedback, items, users
@@ -11,11 +11,13 @@ from state.exploration import EXPLORATION
 from state.rows import CUT_KEY, Cut, decode_cut
 from state.shard import Checkpoint, Shard
 from state.store import MemoryStore
+from topics.canonical_order import CATALOGUE, CanonicalOrder, Stream, event_stream
 from topics.catalog import User, Video, encode
 from topics.dead_letter import DeadLetter
 from topics.interactions import EVENTS, Interaction
 from topics.interactions import encode as encode_event
 from topics.partitions import partition_of
+from topics.record_batch import RecordBatch
 from topics.specs import INTERACTIONS, RECOMMENDATIONS, USERS, VIDEOS
 
 EVIDENCE = "evidence"
@@ -186,3 +188,31 @@ def random_events(seed: int, n: int) -> list[Interaction]:
             )
         )
     return events
+
+
+class WorldLog:
+    """A log that is a world's lists, up to some offsets (next ones, by topic and partition; else all)."""
+
+    def __init__(self, state: World, until: dict[str, dict[int, int]] | None = None) -> None:
+        self._partitions, self._state, self._until = len(state.partitions), state, until
+
+    def _stream(self, topic: str, partition: int) -> Stream:
+        stream = (
+            event_stream(partition, self._partitions, TOLERANCE_MS)
+            if topic == INTERACTIONS
+            else Stream(topic, partition)
+        )
+        end = 2**62 if self._until is None else self._until[topic].get(partition, 0)
+        stream.add(RecordBatch.of([r for r in self._state.log(topic, partition) if r.offset < end]))
+        stream.ended = True
+        return stream
+
+    def windows(self, size: int) -> Iterator[list[tuple[Stream, RecordBatch]]]:
+        def streams(*topics: str) -> list[Stream]:
+            return [self._stream(topic, partition) for topic in topics for partition in range(self._partitions)]
+
+        self._lists = streams(RECOMMENDATIONS)
+        return CanonicalOrder(streams(INTERACTIONS), streams(*CATALOGUE), lambda: None).windows(size)
+
+    def lists(self, partition: int, until_ms: int | None, most: int) -> RecordBatch:
+        return self._lists[partition].take_until(until_ms, most)
