@@ -21,6 +21,7 @@ from cli.evaluate import evaluate
 from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
 from cli.models import models
+from cli.pull import pull
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
@@ -36,6 +37,7 @@ from infra.settings import SettingsError
 from ingestion.bad_file import BadFile
 from ingestion.event_table import NothingPositive, UnknownRule
 from ingestion.produce import DeliveryFailed
+from ingestion.sources.batch import SourceError
 from state.errors import StateError
 from topics.rejected import Rejected
 from topics.specs import TopicMismatch, TopicsUnavailable
@@ -43,7 +45,7 @@ from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
-    *(BadFile, DeliveryFailed, Rejected, UnknownRule, NothingPositive),
+    *(BadFile, DeliveryFailed, SourceError, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
     *(ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
@@ -77,6 +79,7 @@ register(evaluate)
 register(ingest)
 app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
+app.add_typer(pull, name="pull")
 register(recommend)
 register(replay)
 register(verify)
