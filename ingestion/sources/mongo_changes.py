@@ -1,8 +1,8 @@
 """A collection of MongoDB by its change stream: of a replica set or a sharded cluster, changes and deletions as they happen.
 
 The first time, the server's time is noted, and all documents are copied in the order of `_id`; then the stream is read
-from that time on: what changed during the copy comes again, as it is then. Position: that time or the token of a change, and how far
-the copy is.
+from that time on: what changed during the copy comes again, as it is then, and an event that was added meanwhile may come again with
+its id. Position: that time or the token of a change, and how far the copy is.
 """
 
 from collections.abc import Iterator, Mapping
@@ -77,7 +77,10 @@ class MongoChanges(Collection):
         """The server's time, from which on the stream will have what changes."""
         told = self.client.admin.command("isMaster")
         # No replica set has no such time, and no change streams either, which its answer to the first request will say.
-        return to_json(told.get("operationTime") or Timestamp(int(told["localTime"].timestamp()), 0))
+        last = told.get("operationTime")
+        if last is None:
+            return to_json(Timestamp(int(told["localTime"].timestamp()), 0))
+        return to_json(Timestamp(last.time, last.inc + 1))  # behind the last operation, which the copy has
 
     def _changes(self, token: Any) -> Iterator[Batch]:
         with self._watch(token) as stream:

@@ -145,9 +145,9 @@ def test_a_stream_of_events_sends_each_once_and_deletes_none(
     def pull() -> Any:
         return once(log.pull(Kind.EVENTS), MongoChanges(mongo_uri, "interactions", database=shop.name, events=True))
 
-    wait_for_the_next_second()
     event = {"user_id": "u", "video_id": "v", "event": "like", "at": DAY}
     first = shop["interactions"].insert_one(event | {"_id": ObjectId()}).inserted_id
+    wait_for_the_next_second()
     assert pull().records == 1
     second = shop["interactions"].insert_one(event | {"_id": ObjectId()}).inserted_id
     shop["interactions"].update_one({"_id": first}, {"$set": {"event": "share"}})
