@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pymongo.common
 
+from infra.file_lock import FileLock
 from infra.kafka_jars import cache_dir, fetch_from_maven
 
 SERVER = "de.bwaldvogel:mongo-java-server:1.47.0"
@@ -35,7 +36,12 @@ def mongo_server() -> Iterator[str]:
         yield os.environ[VARIABLE]
         return
     accept()
-    jars = fetch_from_maven(cache_dir() / "mongo-java-server", [SERVER])
+    cache = cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "mongo-java-server.lock") as lock:  # two processes of tests may begin at once
+        if not lock.acquire(120):
+            raise TimeoutError(f"another process has been fetching {SERVER} for two minutes")
+        jars = fetch_from_maven(cache / "mongo-java-server", [SERVER])
     process = subprocess.Popen(
         [sys.executable, __file__, *map(str, jars)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
