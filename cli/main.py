@@ -23,6 +23,7 @@ from cli.ingest import ingest
 from cli.keys import KeyRefused, keys
 from cli.lake import lake
 from cli.models import models
+from cli.pull import pull
 from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import BadCandidate, ReplayError, VersionInUse, replay
@@ -38,6 +39,7 @@ from ingestion.bad_file import BadFile
 from ingestion.event_table import NothingPositive, UnknownRule
 from ingestion.lake.errors import LakeError
 from ingestion.produce import DeliveryFailed
+from ingestion.sources.batch import SourceError
 from state.errors import StateError
 from topics.rejected import Rejected
 from topics.specs import TopicMismatch, TopicsUnavailable
@@ -45,7 +47,7 @@ from topics.versions import BadVersionRecord
 
 OPERATOR_ERRORS: tuple[type[Exception], ...] = (
     *(SettingsError, BrokerError, BrokerRefused, TopicMismatch, TopicsUnavailable),
-    *(BadFile, DeliveryFailed, LakeError, Rejected, UnknownRule, NothingPositive),
+    *(BadFile, DeliveryFailed, LakeError, SourceError, Rejected, UnknownRule, NothingPositive),
     *(RefitUnavailable, ReportUnavailable),
     *(BadCandidate, ReplayError, VersionInUse, UnknownVersion, VersionMoves, BadVersionRecord, KeyRefused),
     *(StateError, PortTaken, WorkerUnavailable, WorkerRefused, DemoError, ProbeFailed, OSError),
@@ -81,6 +83,7 @@ register(ingest)
 app.add_typer(keys, name="keys")
 app.add_typer(lake, name="lake")
 app.add_typer(models, name="models")
+app.add_typer(pull, name="pull")
 register(recommend)
 register(replay)
 register(verify)

@@ -85,6 +85,10 @@ class Settings(BaseSettings):
     redis_url: Secret | None = Field(None, validation_alias="REDIS_URL", description="it may have a password in it")
     redis_password: Secret | None = Field(None, description="where it is not in REDIS_URL")
     redis_ca_file: Path | None = Field(None, description="PEM, for rediss://; without it, whom the system trusts")
+    source_url: Secret | None = Field(
+        None, description="database that `headrace pull` reads, where the command line does not have it"
+    )
+    source_token: Secret | None = Field(None, description="that `headrace pull feed` shows to the feed")
     snapshots: ServerAddress | None = Field(
         None, description="folder or fsspec URL of snapshots; where it is not set, `snapshots` in `home`"
     )

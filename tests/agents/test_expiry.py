@@ -18,8 +18,8 @@ from state.rows import CUT_KEY, decode_cut
 from state.shard import Checkpoint
 from state.users import KINDS
 from tests.agents.forgetful import recount_of
-from tests.agents.test_replayer import Lists, compared
-from tests.agents.world import EVIDENCE, NOW_MS, TOLERANCE_MS, World, liked, random_events, world
+from tests.agents.test_replayer import compared
+from tests.agents.world import EVIDENCE, NOW_MS, TOLERANCE_MS, World, WorldLog, liked, random_events, world
 from topics.catalog import User, Video
 from topics.interactions import Interaction
 from topics.specs import INTERACTIONS, USERS, VIDEOS
@@ -209,7 +209,7 @@ def fading(seed: int, n: int = 1_800) -> list[Interaction]:
 
 def replayed(state: World) -> Replayer:
     replayer = Replayer(state.options, TOLERANCE_MS)
-    replayer.run(Lists(state))
+    replayer.run(WorldLog(state))
     return replayer
 
 
