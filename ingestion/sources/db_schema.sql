@@ -14,6 +14,7 @@ CREATE TABLE videos (
     language         text CHECK (char_length(language) BETWEEN 1 AND 128),
     duration_seconds double precision CHECK (duration_seconds >= 0 AND duration_seconds < 'infinity'),
     published_at     timestamptz CHECK (published_at >= 'epoch' AND published_at < 'infinity'),
+    embedding        bytea CHECK (octet_length(embedding) BETWEEN 8 AND 1024), -- signed bytes: what the text means
     hidden           boolean NOT NULL DEFAULT false,
     deleted          boolean NOT NULL DEFAULT false, -- set it rather than delete the row, or compare keys (--compare)
     changed          xid8 NOT NULL DEFAULT pg_current_xact_id()

@@ -14,6 +14,7 @@ CREATE TABLE videos (
     language         TEXT CHECK (length(language) BETWEEN 1 AND 128),
     duration_seconds REAL CHECK (duration_seconds >= 0),
     published_at     TEXT CHECK (julianday(published_at) IS NOT NULL OR published_at IS NULL),
+    embedding        BLOB CHECK (length(embedding) BETWEEN 8 AND 1024), -- signed bytes: what the text means
     hidden           INTEGER NOT NULL DEFAULT 0 CHECK (hidden IN (0, 1)),
     deleted          INTEGER NOT NULL DEFAULT 0 CHECK (deleted IN (0, 1)),
     changed          INTEGER NOT NULL DEFAULT 0

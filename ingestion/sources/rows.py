@@ -4,6 +4,7 @@ A `Row` flows in; a `Record` flows out, or None for what makes none, or `Rejecte
 and its event the same id, whenever it is read.
 """
 
+import base64
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
@@ -107,7 +108,10 @@ class RowReader:
         """Fields of the record that the row has."""
         given: dict[str, Any] = {}
         for field in self._fields:
-            value = plain(values.get(self._columns.get(field, field)))
+            raw = values.get(self._columns.get(field, field))
+            if field == "embedding" and isinstance(raw, bytes | memoryview):
+                raw = base64.b64encode(raw).decode()
+            value = plain(raw)
             if value is None or value == "":
                 continue
             if field.endswith("_ms"):

@@ -41,6 +41,7 @@ def test_a_source_is_pulled_listed_and_forgotten(
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HEADRACE_PARTITIONS", "2")
+    monkeypatch.setenv("COLUMNS", "200")
     shop = tmp_path / "shop.db"
     with sqlite3.connect(shop) as database:
         database.executescript(schema_text(Schema.SQLITE))

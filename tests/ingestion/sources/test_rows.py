@@ -139,3 +139,16 @@ def test_other_columns_of_a_user_are_attributes_but_not_those_of_the_source() ->
     assert record is not None
     user = decode_user_value(record.value or b"")
     assert (record.key, user.country, user.segments, user.attributes) == (b"3", "FI", ("a", "b"), {"plan": "pro"})
+
+
+@pytest.mark.parametrize("given", [b"\x01\x80\xff\x7f" * 2, memoryview(b"\x01\x80\xff\x7f" * 2), "AYD/fwGA/38="])
+def test_an_embedding_is_bytes_or_their_base64(given: Any) -> None:
+    record = RowReader("shop", Kind.VIDEOS).record(Row("a", {"title": "A", "embedding": given}))
+    assert record is not None
+    assert record.value is not None
+    assert decode_video_value(record.value) == Video(title="A", embedding=b"\x01\x80\xff\x7f" * 2)
+
+
+def test_an_embedding_that_is_text_is_refused() -> None:
+    with pytest.raises(Rejected, match="embedding"):
+        RowReader("shop", Kind.VIDEOS).record(Row("a", {"embedding": "a vector"}))
