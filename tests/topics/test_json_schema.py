@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.topics.from_schema import instances
@@ -25,6 +25,9 @@ from topics.versions import BadVersionRecord, decode_active, versions_topic
 
 FILES = {topic: json.loads(file_of(topic).read_text(encoding="utf-8")) for topic in TOPICS}
 VALID = {topic: jsonschema_rs.validator_for(schema) for topic, schema in FILES.items()}
+#: Of each property; texts by a pattern take long to make.
+FEW = settings(max_examples=50)
+FEWER = settings(max_examples=20)
 JSON_TOPICS = (INTERACTIONS, VIDEOS, USERS, VERSIONS)
 DECODE: dict[str, Callable[[bytes], object]] = {
     INTERACTIONS: decode_value,
@@ -87,6 +90,7 @@ def test_the_file_is_made_of_the_codec(topic: str) -> None:
 
 
 @pytest.mark.parametrize("topic", JSON_TOPICS)
+@FEW
 @given(data=st.data())
 def test_what_the_schema_allows_the_codec_takes(topic: str, data: st.DataObject) -> None:
     value = data.draw(instances(FILES[topic]))
@@ -96,6 +100,7 @@ def test_what_the_schema_allows_the_codec_takes(topic: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("topic", JSON_TOPICS)
+@FEW
 @given(data=st.data())
 def test_what_one_refuses_so_does_the_other(topic: str, data: st.DataObject) -> None:
     value = data.draw(instances(FILES[topic]))
@@ -108,6 +113,7 @@ def test_what_one_refuses_so_does_the_other(topic: str, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("topic", JSON_TOPICS)
+@FEW
 @given(value=ODD)
 def test_what_is_no_object_is_refused_by_both(topic: str, value: Any) -> None:
     if not isinstance(value, Mapping):
@@ -139,6 +145,7 @@ def has_long_id(ids: list[str]) -> bool:
     return any(len(name.encode()) > MAX_ID_BYTES for name in ids)
 
 
+@FEW
 @given(without_bytes(RECOMMENDATIONS))
 def test_lists_that_the_schema_allows_are_read(value: list[Any]) -> None:
     assert VALID[RECOMMENDATIONS].is_valid(value)
@@ -148,6 +155,7 @@ def test_lists_that_the_schema_allows_are_read(value: list[Any]) -> None:
     assert listed.video_ids == value[4]
 
 
+@FEW
 @given(without_bytes(RECOMMENDATIONS), st.integers(0, 10), ODD)
 def test_lists_that_are_refused_are_refused_by_the_schema(value: list[Any], place: int, odd: Any) -> None:
     value[place : place + 1] = [odd]
@@ -161,6 +169,7 @@ def test_lists_that_are_refused_are_refused_by_the_schema(value: list[Any], plac
         assert not VALID[RECOMMENDATIONS].is_valid(value) or has_long_id(ids)
 
 
+@FEW
 @given(without_bytes(EVIDENCE))
 def test_blocks_that_the_schema_allows_are_read(value: list[Any]) -> None:
     assert VALID[EVIDENCE].is_valid(value)
@@ -168,6 +177,7 @@ def test_blocks_that_the_schema_allows_are_read(value: list[Any]) -> None:
         assert unpack(packed(EVIDENCE, value)).ids == value[3]
 
 
+@FEW
 @given(without_bytes(EVIDENCE), st.sampled_from([0, 2, 3]), ODD)
 def test_blocks_that_are_refused_are_refused_by_the_schema(value: list[Any], place: int, odd: Any) -> None:
     if isinstance(odd, float):
@@ -180,6 +190,7 @@ def test_blocks_that_are_refused_are_refused_by_the_schema(value: list[Any], pla
         assert not VALID[EVIDENCE].is_valid(value) or has_long_id(ids)
 
 
+@FEW
 @given(st.sampled_from(Reason), st.text(max_size=300), st.integers(0, 255), st.integers(0, 2**63 - 1))
 def test_headers_of_dead_letters_are_as_the_schema_says(
     reason: Reason, detail: str, partition: int, offset: int
@@ -189,12 +200,14 @@ def test_headers_of_dead_letters_are_as_the_schema_says(
     assert VALID[DEAD].is_valid(headers)
 
 
+@FEWER
 @given(instances(schema_of(DEAD)))
 def test_headers_that_the_schema_allows_are_read(headers: dict[str, str]) -> None:
     letter = parse_dead_letter(b"k", b"v", [(name, text.encode()) for name, text in headers.items()])
     assert str(letter.offset) == headers["headrace.offset"].lstrip("0") or letter.offset == 0
 
 
+@FEWER
 @given(instances(schema_of(DEAD)), st.sampled_from(sorted(schema_of(DEAD)["required"])), st.booleans())
 def test_headers_that_are_refused_are_refused_by_the_schema(headers: dict[str, str], name: str, drop: bool) -> None:
     if drop:
