@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Send events to Headrace through Kafka with kcat: one JSON object a line of standard input, with all required fields; needs jq for the key.
+# Send events to Headrace through Kafka with kcat: one JSON object a line of standard input. jq gives each its key.
 #
 #     apt-get install kcat jq
 #     ./produce.sh < events.jsonl
