@@ -32,7 +32,8 @@ _STYLE: dict[str, Any] = {
 
 def use() -> None:
     """Take the style from here on."""
-    plt.rcParams.update(_STYLE)
+    for name, value in _STYLE.items():
+        plt.rcParams[name] = value
 
 
 def panel(title: str, x: str, y: str, width: float = 7.2, height: float = 3.6) -> tuple[Figure, Axes]:

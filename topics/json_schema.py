@@ -111,7 +111,7 @@ def file_of(topic: str) -> Path:
 def schema_of(topic: str) -> dict[str, Any]:
     """The schema of a topic of `TOPICS`."""
     if topic == DEAD:
-        return _head(topic, 1) | _dead_letter()
+        return {**_head(topic, 1), **_dead_letter()}
     struct, version, says = _VALUES[topic]
     made = msgspec.json.schema(struct)
     body = made["$defs"].pop(struct.__name__)
@@ -129,7 +129,7 @@ def schema_of(topic: str) -> dict[str, Any]:
         }
     _tighten(topic, by_name, version)
     body.pop("title", None)
-    document = _head(topic, version) | body | ({"$defs": others} if others else {})
+    document: dict[str, Any] = _head(topic, version) | body | ({"$defs": others} if others else {})
     document["description"] = says
     return document
 
@@ -175,9 +175,9 @@ def _tighten(topic: str, fields: dict[str, dict[str, Any]], version: int) -> Non
         fields["ids"]["items"] = {"type": "string", **_ID}
     elif topic == VERSIONS:
         # Python's end of text is not known elsewhere.
-        name = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,60}$"}
-        fields["version"].update(name)
-        fields["previous"]["anyOf"] = [name, {"type": "null"}]
+        named = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,60}$"}
+        fields["version"].update(named)
+        fields["previous"]["anyOf"] = [named, {"type": "null"}]
 
 
 def _dead_letter() -> dict[str, Any]:

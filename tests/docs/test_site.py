@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from docs import build
+from docs import build, reference
 
 #: Attributes by which a page makes a browser fetch something, by tag.
 FETCHED = {
@@ -141,7 +141,7 @@ def test_a_warning_fails_the_build(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copyfile(build.PAGES / build.CONFIG, small / build.CONFIG)
     monkeypatch.setattr(build, "PAGES", small)
     monkeypatch.setattr(build, "written", lambda: {"index.md": (small / "index.md").read_text(encoding="utf-8")})
-    monkeypatch.setattr(build.reference, "pages", dict)
+    monkeypatch.setattr(reference, "pages", dict)
     with pytest.raises(subprocess.CalledProcessError):
         build.build(tmp_path / "built")
 

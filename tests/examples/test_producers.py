@@ -188,7 +188,7 @@ def test_kcat_shows_why_an_event_was_refused(bootstrap: str, topic: str) -> None
     why = Rejected(Reason.UNKNOWN_EVENT, "'lik' is none of them")
     letter = dead_letter(b"ann", b'{"event":"lik"}', why, topic="interactions", partition=1, offset=7)
     producer = Producer({"bootstrap.servers": bootstrap})
-    producer.produce(topic, letter.value, letter.key, headers=letter.headers)
+    producer.produce(topic, letter.value, letter.key, headers=list(letter.headers))
     assert producer.flush(30) == 0
     done = call(["kcat", "-C", "-e", "-q", "-b", bootstrap, "-t", topic, "-f", "%h %k %s\\n"], EXAMPLES, {}, "")
     assert done.returncode == 0, done.stderr
