@@ -15,7 +15,7 @@ from PIL import Image
 FOLDER = Path(__file__).parent.parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 #: Enough for a few ranked positives an arm, of the made-up audience: the real log need not be at hand.
-ROWS = 4_000
+ROWS = 2_500
 PLOTS = {"exploratory_analysis": 6, "model_experiments": 5}
 
 
