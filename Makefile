@@ -8,7 +8,7 @@ STAMP := .venv/.headrace-installed
 BENCHMARKS := ingest restore freshness memory recall learning quality coldstart serving workers scaling
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench docs clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
@@ -30,8 +30,11 @@ check: $(STAMP) ## formatting, lint and types
 bench: $(STAMP) ## run the benchmarks, two hours (serving needs wrk); ARGS=--json prints one object each
 	@for name in $(BENCHMARKS); do echo "bench/$$name.py" >&2 && $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
+docs: $(STAMP) ## build the site into build/docs/site, without the network
+	@$(BIN)/python -m docs.build
+
 clean: ## remove .venv and what tools cached; .headrace (your state and Kafka's log) stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.txt pyproject.toml

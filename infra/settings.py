@@ -63,26 +63,36 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, populate_by_name=True
     )
 
-    app: Name = "headrace"
+    app: Name = Field("headrace", description="first part of the names of the group, the changelogs and the stores")
     version: Name = Field(
-        "v1", description="own group, topics, stores; where it is not set, workers follow the active one"
+        "v1", description="second part of these names; set, it keeps a worker to that version, whatever is active"
     )
     partitions: int = Field(4, ge=1, le=256, description="of every topic; fixed for a version")
     home: Path = Field(Path(".headrace"), description="state, broker data and logs")
-    data: Path | None = Field(None, description="folder of the data sets")
+    data: Path | None = Field(None, description="folder of the data sets that the demo replays")
     role: Literal["all", "learn", "serve"] = Field(
         "all", description="learn: no clients are answered; serve: no shard is owned, lists are made from copies of all"
     )
     standby: bool = Field(False, description="keep copies of the shards that other workers own, to take over from")
-    kafka_bootstrap_servers: ServerAddress | None = Field(None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
-    kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
-    kafka_username: str | None = Field(None, min_length=1)
-    kafka_password: Secret | None = None
+    kafka_bootstrap_servers: ServerAddress | None = Field(
+        None, validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="brokers to use; without them, the embedded one"
+    )
+    kafka_security: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="as the listener is that the brokers' addresses name"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="of SASL, where it is used"
+    )
+    kafka_username: str | None = Field(None, min_length=1, description="of SASL")
+    kafka_password: Secret | None = Field(None, description="of SASL")
     kafka_ca_file: Path | None = Field(None, description="PEM; without it, whom the system trusts")
     kafka_cert_file: Path | None = Field(None, description="PEM, of the client, where brokers ask for it")
     kafka_key_file: Path | None = Field(None, description="PEM, of the client's certificate, not encrypted")
-    redis_url: Secret | None = Field(None, validation_alias="REDIS_URL", description="it may have a password in it")
+    redis_url: Secret | None = Field(
+        None,
+        validation_alias="REDIS_URL",
+        description="where workers keep each user's last list for a day; it may be slow, full, away or absent",
+    )
     redis_password: Secret | None = Field(None, description="where it is not in REDIS_URL")
     redis_ca_file: Path | None = Field(None, description="PEM, for rediss://; without it, whom the system trusts")
     source_url: Secret | None = Field(
@@ -98,9 +108,11 @@ class Settings(BaseSettings):
     start_from: SnapshotName | None = Field(
         None, description="a snapshot's name, `promoted` or `latest`: what an empty store is filled from"
     )
-    mlflow_tracking_uri: ServerAddress | None = Field(None, validation_alias="MLFLOW_TRACKING_URI")
-    web_host: str = Field("127.0.0.1", min_length=1)
-    web_port: int = Field(6066, ge=1, le=65535)
+    mlflow_tracking_uri: ServerAddress | None = Field(
+        None, validation_alias="MLFLOW_TRACKING_URI", description="who is told of snapshots; needs the extra mlflow"
+    )
+    web_host: str = Field("127.0.0.1", min_length=1, description="address to answer at")
+    web_port: int = Field(6066, ge=1, le=65535, description="port to answer at")
     advertised_url: Url | None = Field(
         None, description="by which other workers reach this one; web_host and web_port if not set"
     )
@@ -113,26 +125,44 @@ class Settings(BaseSettings):
     )
     metrics_host: str | None = Field(None, min_length=1, description="of metrics_port; without it, web_host")
     metrics_open: bool = Field(False, description="whether metrics can be read without a key")
-    cors_origins: str = Field("", description="of web pages that may ask, separated by commas")
+    cors_origins: str = Field("", description="of web pages that may ask, separated by commas; * only with keys")
     rate_limit: float = Field(
-        0, ge=0, allow_inf_nan=False, description="requests a second of one client; 0: any number"
+        0,
+        ge=0,
+        allow_inf_nan=False,
+        description="requests a second of one client; 16 KB of events count as one; 0: any number",
     )
-    max_connections: int = Field(2_000, ge=1, le=100_000, description="open HTTP connections")
-    access_log: Literal["off", "errors", "all"] = "errors"
-    checkpoint_interval_ms: int = Field(250, ge=10, le=5_000, description="under half of the transaction timeout")
+    max_connections: int = Field(
+        2_000, ge=1, le=100_000, description="open HTTP connections; one more closes the one that is idle the longest"
+    )
+    access_log: Literal["off", "errors", "all"] = Field(
+        "errors", description="which requests are logged; errors: 5xx, and answers over a second; never ids"
+    )
+    checkpoint_interval_ms: int = Field(250, ge=10, le=5_000, description="how often each shard commits")
     positives_per_day: float = Field(
-        5000.0, gt=0, allow_inf_nan=False, description="turns half-lives in positive events into event time"
+        5000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="expected likes and long watches a day; turns the models' half-lives into time",
     )
-    seed: int = Field(1, ge=0, lt=2**63)
+    seed: int = Field(1, ge=0, lt=2**63, description="of first vectors and negatives")
     signals: Path | None = Field(None, description="JSON file of what events say about taste")
     scenarios: Path | None = Field(None, description="JSON file of named presets of list requests")
     experiment: Path | None = Field(None, description="JSON file of the arms that users are dealt out to")
     objective: str = Field(
-        "choice=1", min_length=1, description="what lists are ordered by: weights of log-odds, by name"
+        "choice=1",
+        min_length=1,
+        description="what lists are ordered by: weights of log-odds, such as choice=1,like=0.5,skip=-0.5",
     )
-    exploration: float = Field(0.05, ge=0, le=1, allow_inf_nan=False, description="share of lists that explore")
-    max_users: int = Field(1_000_000, ge=1)
-    max_videos: int = Field(200_000, ge=1)
+    exploration: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of lists whose last place goes to a video that few have played",
+    )
+    max_users: int = Field(1_000_000, ge=1, description="in memory; the rest are read from disk when they come back")
+    max_videos: int = Field(200_000, ge=1, description="in memory; events of more are dead letters")
     user_ttl_days: int | None = Field(
         None, ge=1, le=36_500, description="of event time without an event, after which a user is forgotten; never"
     )
@@ -149,8 +179,8 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="of its CPU time, for measuring its lists while it runs; 1: every positive",
     )
-    log_format: LogFormat = "console"
-    log_level: LogLevel = "info"
+    log_format: LogFormat = Field("console", description="of logs, which go to stderr")
+    log_level: LogLevel = Field("info", description="the least that is logged")
 
     def __init__(self, **values: Any) -> None:
         problems = unknown_variables(os.environ)
