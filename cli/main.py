@@ -25,6 +25,7 @@ from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import ReplayError, VersionInUse, replay
 from cli.report import ReportUnavailable
+from cli.simulate import simulate
 from cli.snapshot import VersionMoves
 from cli.verify import verify
 from cli.versions import UnknownVersion, versions
@@ -79,6 +80,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(models, name="models")
 register(recommend)
 register(replay)
+register(simulate)
 register(verify)
 register(versions)
 register(worker)
