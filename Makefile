@@ -5,14 +5,16 @@ CXX ?= c++
 ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.headrace-installed
+# What is applied as it stands; patches are parts, and are checked once they are applied (tests/infra/test_kubernetes.py).
+KUBERNETES = $(filter-out %/kustomization.yaml %-patch.yaml,$(wildcard infra/kubernetes/base/*.yaml infra/kubernetes/overlays/*/*.yaml))
 BENCHMARKS := ingest restore freshness memory recall learning quality coldstart serving workers scaling
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test check manifests bench docs clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:[^#]*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
-		printf '  make %-7s %s\n' "$$name" "$$text"; done
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## make .venv with everything that Headrace needs
 
@@ -22,10 +24,20 @@ demo: $(STAMP) ## replay real logs through Kafka and watch it learn (ARGS=--once
 test: $(STAMP) ## run all tests; ARGS='-m "not broker"' leaves out those that start Kafka
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: $(STAMP) ## formatting, lint and types
+check: $(STAMP) ## formatting, lint, types and manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(MAKE) --no-print-directory manifests
+
+manifests: $(STAMP) ## image, compose, Kubernetes, Terraform and workflows, by their schemas (part of check)
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/kubernetes-validate --strict --quiet $(KUBERNETES)
+	@for file in infra/terraform/aws/*.tf; do $(BIN)/hcl2tojson "$$file" >/dev/null 2>&1 || { echo "$$file is no HCL" >&2; exit 1; }; done
 
 bench: $(STAMP) ## run the benchmarks, two hours (serving needs wrk); ARGS=--json prints one object each
 	@for name in $(BENCHMARKS); do echo "bench/$$name.py" >&2 && $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done

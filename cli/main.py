@@ -28,6 +28,7 @@ from cli.recommend import recommend
 from cli.refit import RefitUnavailable
 from cli.replay import BadCandidate, ReplayError, VersionInUse, replay
 from cli.report import ReportUnavailable
+from cli.simulate import simulate
 from cli.verify import verify
 from cli.versions import UnknownVersion, VersionMoves, versions
 from cli.worker import PortTaken, worker
@@ -86,6 +87,7 @@ app.add_typer(models, name="models")
 app.add_typer(pull, name="pull")
 register(recommend)
 register(replay)
+register(simulate)
 register(verify)
 register(versions)
 register(worker)

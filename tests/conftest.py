@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.embedded_kafka import EmbeddedKafka
+from tests.containers import running_broker
 from tests.small_disk import SmallDisk
 from tests.warm_up import use_archive, warm_up
 
@@ -26,9 +26,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of an embedded Kafka of this process; tests share it, so each uses topic names of its own."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("headrace")) as kafka:
-        yield kafka.bootstrap
+    """Address of a Kafka of this process, embedded or a container; tests share it, so each uses topic names of its own."""
+    with running_broker(tmp_path_factory.mktemp("headrace")) as address:
+        yield address
 
 
 @pytest.fixture

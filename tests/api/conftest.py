@@ -7,15 +7,15 @@ import pytest
 from redis.asyncio import Redis
 
 from api.redis_client import close_redis, redis_client
-from infra.embedded_kafka import EmbeddedKafka
 from tests.api.redis_server import RedisServer
+from tests.containers import running_broker
 
 
 @pytest.fixture(scope="module")
 def bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A broker for one file alone: all workers of a broker share its catalogue, and a list would have what other files put there."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as kafka:
-        yield kafka.bootstrap
+    with running_broker(tmp_path_factory.mktemp("kafka")) as address:
+        yield address
 
 
 @pytest.fixture

