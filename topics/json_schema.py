@@ -100,6 +100,8 @@ BEYOND: Final[dict[str, tuple[str, ...]]] = {
 }
 #: Names and what follows them in a docstring's section, up to the next line that begins without a space.
 _ATTRIBUTE = re.compile(r"^(\w+(?:, \w+)*) : (.*(?:\n +.*)*)", re.MULTILINE)
+#: Base64 of 8 to 1,024 bytes.
+_BASE64: Final = "^(?:B{4}){2,340}(?:B{4}|B{3}=|B{6}==)$".replace("B", "[A-Za-z0-9+/]")
 _ID: Final = {"minLength": 1, "maxLength": MAX_ID_BYTES}
 
 
@@ -166,6 +168,10 @@ def _tighten(topic: str, fields: dict[str, dict[str, Any]], version: int) -> Non
             fields[name]["anyOf"] = [
                 place | _ID if place["type"] == "string" else place for place in fields[name]["anyOf"]
             ]
+    elif topic == VIDEOS:
+        for place in fields["embedding"]["anyOf"]:
+            if place["type"] == "string":
+                place["pattern"] = _BASE64
     elif topic == RECOMMENDATIONS:
         fields["version"]["const"] = version
         fields["video_ids"] |= {"minItems": 1, "maxItems": MAX_PLACES, "items": {"type": "string", **_ID}}
