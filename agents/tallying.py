@@ -21,9 +21,9 @@ from state.types import BoolArray, UInt8Array
 from topics.interactions import event_code
 from topics.recommendations import Recommended
 
-#: How much earlier than its list an event may be in the log and still have followed it: a record is sent some milliseconds after the
-#: answer.
-RACE_MS = 100
+#: How much earlier than its list an event may be in the log and still have followed it: lists are sent together, every 20 ms, and
+#: later where the loop is busy.
+RACE_MS = 500
 #: A list is late if the latest events that are kept do not go back so near to it: what followed it may have passed.
 LATE_MS = 10_000
 

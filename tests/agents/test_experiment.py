@@ -385,8 +385,8 @@ def test_what_comes_faster_than_the_record_of_its_list_counts() -> None:
     state = shop()
     [user] = users_of("control", 1)
     partition = state.partition_of(user)
-    state.send(Interaction("before", user, "video1", "view", state.arrival_ms - 200))
-    state.arrival_ms += 200
+    state.send(Interaction("before", user, "video1", "view", state.arrival_ms))
+    state.arrival_ms += RACE_MS + 100
     served_ms = state.arrival_ms
     listed = serve(state, user, served_ms)
     state.arrival_ms += 5

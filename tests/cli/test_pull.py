@@ -61,7 +61,8 @@ def test_a_source_is_pulled_listed_and_forgotten(
         pulled = headrace("folder", str(inbox), "--kind", "users", "--map", "user_id=person", "--settled", "0")
         assert "inbox: 1 records, 0 deletions, 1 rows refused" in pulled
         listed = headrace("list")
-        assert [line.split()[1] for line in listed.splitlines() if "│" in line] == ["clicks", "inbox", "videos"]
+        named = [line.split("│")[1].strip() for line in listed.splitlines() if "│" in line]
+        assert [name for name in named if name] == ["clicks", "inbox", "videos"]
         assert "--by-key" not in listed
         told = headrace(*videos, "--by-key")
         assert "headrace pull forget videos" in told
