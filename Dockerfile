@@ -12,7 +12,7 @@ RUN apt-get update \
 # Where all machines are alike: --build-arg CFLAGS=-march=x86-64-v3 (distances of twice the speed).
 ARG CFLAGS=""
 ENV HNSWLIB_NO_NATIVE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-ARG EXTRAS=otel,s3
+ARG EXTRAS=otel,s3,sources
 
 RUN python -m venv /opt/headrace
 WORKDIR /src
