@@ -16,7 +16,7 @@ from agents.agreement import ANSWER_TIMEOUT_S, check_changelog, check_cut, check
 from agents.checkpoint import ShardTopics, ShardWriter
 from agents.snapshot_start import StartFrom, fill_stores
 from infra import metrics
-from infra.kafka_security import confluent_options
+from infra.kafka_reader import committed_reader
 from state import rows
 from state.rows import Cut
 from state.shard import Shard
@@ -104,21 +104,16 @@ def changelog_consumer(bootstrap: str, group: str = "headrace-tail") -> Consumer
 
     It never joins `group`; only whose committed offsets it can look up depends on it.
     """
-    return Consumer(
+    return committed_reader(
+        bootstrap,
+        group,
         {
-            **confluent_options(bootstrap),
-            "group.id": group,
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
             # Read ahead, a consumer: two a shard restore at once, and by default each would take 64 MiB.
             "queued.max.messages.kbytes": 8 * 1024,
             # A full queue postpones the next fetch, by default for a whole second, in which nobody has anything to do.
             "fetch.queue.backoff.ms": 5,
-            "log_level": 2,  # a broker that is away would fill the log; errors reach us as messages
-        }
+        },
     )
 
 

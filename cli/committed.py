@@ -6,6 +6,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from infra.kafka_reader import committed_reader
 from infra.kafka_security import confluent_options
 
 ANSWER_TIMEOUT_S = 30.0
@@ -29,17 +30,12 @@ class CommittedLog:
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.topic = topic
-        self._consumer = Consumer(
+        self._consumer = committed_reader(
+            bootstrap,
+            "headrace-reader",
             {
-                **confluent_options(bootstrap),
-                "group.id": "headrace-reader",  # required, never used: partitions are assigned by hand
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 20,
-                "log_level": 2,  # a broker that is away would fill the log; errors reach us as messages
-            }
+            },
         )
         self._places = dict.fromkeys(self._partitions(), 0)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from infra.kafka_security import confluent_options
+from infra.kafka_reader import committed_reader
 from topics.canonical_order import CanonicalOrder, Stream, event_stream
 from topics.erasures import Erasures, read_erasures
 from topics.record_batch import RecordBatch
@@ -68,20 +68,15 @@ class CanonicalLog:
         self._bootstrap, self._fetch_size = bootstrap, fetch
         self._until = until
         self._erasures = Erasures() if forgetting else None
-        self._consumer = Consumer(
+        self._consumer = committed_reader(
+            bootstrap,
+            "headrace-replay",
             {
-                **confluent_options(bootstrap),
-                "group.id": "headrace-replay",  # required, never used: partitions are assigned by hand
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
                 # A full queue postpones the next fetch, by default for a whole second.
                 "fetch.queue.backoff.ms": 5,
                 "queued.max.messages.kbytes": 32 * 1024,
-                "log_level": 2,  # a broker that is away would fill the log; errors reach us as messages
-            }
+            },
         )
         self._streams: dict[tuple[str, int], Stream] = {}
         self._ends: dict[tuple[str, int], int] = {}

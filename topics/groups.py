@@ -71,7 +71,7 @@ def log_bounds(bootstrap: str, partitions: int, topics: Sequence[str] = SHARED) 
     try:
         for topic in topics:
             for partition in range(partitions):
-                lows[topic][partition], highs[topic][partition] = _bounds(consumer, TopicPartition(topic, partition))
+                lows[topic][partition], highs[topic][partition] = bounds_of(consumer, TopicPartition(topic, partition))
     except KafkaException as error:
         raise _unavailable(bootstrap, error) from error
     finally:
@@ -79,12 +79,12 @@ def log_bounds(bootstrap: str, partitions: int, topics: Sequence[str] = SHARED) 
     return lows, highs
 
 
-def _bounds(consumer: Consumer, where: TopicPartition) -> tuple[int, int]:
-    """A leader that has just been chosen may still deny it."""
-    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+def bounds_of(consumer: Consumer, where: TopicPartition, timeout_s: float = ANSWER_TIMEOUT_S) -> tuple[int, int]:
+    """First and next offset of a partition; a leader that has just been chosen may still deny it. Raises KafkaException."""
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
-            low, high = consumer.get_watermark_offsets(where, timeout=ANSWER_TIMEOUT_S)
+            low, high = consumer.get_watermark_offsets(where, timeout=timeout_s)
         except KafkaException:
             if time.monotonic() > deadline:
                 raise

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow.parquet as pq
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from infra.kafka_security import confluent_options
+from infra.kafka_reader import committed_reader
 from ingestion.lake.files import TOPICS, LakeFile, by_partition, holes, overlaps, refused_dataset, replaced
 from ingestion.lake.store import Lake, Place
 from ingestion.lake.tables import meta_of
@@ -137,18 +137,13 @@ class _Log:
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
-        self._consumer = Consumer(
+        self._consumer = committed_reader(
+            bootstrap,
+            "headrace-lake-check",
             {
-                **confluent_options(bootstrap),
-                "group.id": "headrace-lake-check",  # required, never used: partitions are assigned by hand
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": 32 * 1024,
-                "log_level": 2,
-            }
+            },
         )
 
     def __enter__(self) -> "_Log":

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from infra.kafka_security import confluent_options
+from infra.kafka_reader import committed_reader
 from ingestion.lake.buffers import DEFAULT_BOUNDS, Bounds, Range, largest
 from ingestion.lake.errors import LakeError
 from ingestion.lake.files import TOPICS
@@ -21,6 +21,7 @@ from ingestion.lake.store import Lake, Place
 from ingestion.lake.tables import Judge, Taken
 from ingestion.lake.writer import Writer
 from topics.cluster import topic_states
+from topics.groups import bounds_of
 from topics.identity import topic_ids
 from topics.specs import TopicMismatch, TopicsUnavailable
 
@@ -74,18 +75,13 @@ class Tail:
         files = lake.tidy()
         self._starts = lake.ends(files)
         self._known_ids = self.writer.known_ids()
-        self._consumer = Consumer(
+        self._consumer = committed_reader(
+            bootstrap,
+            "headrace-lake",
             {
-                **confluent_options(bootstrap),
-                "group.id": "headrace-lake",  # required, never used: partitions are assigned by hand
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
                 "queued.max.messages.kbytes": 32 * 1024,
-                "log_level": 2,  # a broker that is away would fill the log; errors reach us as messages
-            }
+            },
         )
         try:
             self._look()
@@ -152,7 +148,7 @@ class Tail:
         names = sorted({topic for topic, _ in new})
         self._require(names)
         for place in new:
-            low, high = self._bounds_of(place)
+            low, high = bounds_of(self._consumer, TopicPartition(*place), ANSWER_TIMEOUT_S)
             start = self._starts.get(place)
             if start is not None and start > high:
                 raise LakeError(
@@ -177,19 +173,6 @@ class Tail:
                     f"{self._lake.url} was filled from another topic {name} than the one that is there now: name a new lake in"
                     " HEADRACE_LAKE"
                 )
-
-    def _bounds_of(self, place: Place) -> tuple[int, int]:
-        """First and next offset of a partition; a leader that has just been chosen may still deny it."""
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        while True:
-            try:
-                low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_TIMEOUT_S)
-            except KafkaException:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return low, high
 
     def _past_gap(self, place: Place, low: int, start: int | None = None) -> int:
         """Where to begin: where the lake ends, or where the log begins, if what lies between is lost."""
@@ -241,7 +224,7 @@ class Tail:
         if waiting.may_end:
             self._end(place)
             waiting = self._ranges[place]
-        low, high = self._bounds_of(place)
+        low, high = bounds_of(self._consumer, TopicPartition(*place), ANSWER_TIMEOUT_S)
         next_ = waiting.records[-1].offset + 1 if waiting.records else waiting.first
         if low <= next_ <= high:
             raise TopicsUnavailable(
