@@ -166,8 +166,7 @@ class HeadraceApp(faust.App):
             await self._release(partition)
         began = time.perf_counter()
         fresh = sorted(partitions - set(self.engine.shards))
-        for partition in fresh:
-            self.engine.remove_standby(partition)
+        self.engine.remove_standbys(fresh)
         await self.standbys.let_go(fresh)
         owned = await asyncio.gather(
             *(
@@ -189,8 +188,6 @@ class HeadraceApp(faust.App):
             self.engine.add_shard(shard)
             self.engine.replica.serve_base(partition)
         foreign = set(range(self.options.partitions)) - partitions
-        for partition in self.engine.standbys.keys() - foreign:
-            self.engine.remove_standby(partition)
         copied = foreign if self.options.standby else set()
         self.followers.follow(foreign - copied)
         self.standbys.follow(copied)
@@ -231,8 +228,7 @@ class HeadraceApp(faust.App):
         self.ready = False
         await asyncio.gather(*(self._release(partition) for partition in list(self.engine.shards)))
         await self.followers.stop()
-        for partition in list(self.engine.standbys):
-            self.engine.remove_standby(partition)
+        self.engine.remove_standbys(set(self.engine.standbys))
         await self.standbys.stop()
         await super().on_stop()
         for close in self._closers:
@@ -263,8 +259,7 @@ class HeadraceApp(faust.App):
             self._crashing = asyncio.ensure_future(self.crash(error))
             return
         log.error("copies of other workers' shards stand still", why=f"{type(error).__name__}: {error}")
-        for partition in list(self.engine.standbys):
-            self.engine.remove_standby(partition)
+        self.engine.remove_standbys(set(self.engine.standbys))
 
     def add_opener(self, start: Callable[[], Awaitable[None]]) -> None:
         """Have `start` called when the worker starts; for what is mounted on it."""
@@ -417,9 +412,8 @@ class HeadraceApp(faust.App):
 
     def applied(self, partition: int) -> int:
         """Next offset of the interactions of a shard that is here, owned or as a copy; 0 for another."""
-        shard, standby = self.engine.shards.get(partition), self.engine.standbys.get(partition)
-        places = shard.next if shard is not None else standby.cut.next if standby is not None else {}
-        return places.get(specs.INTERACTIONS, 0)
+        holder = self.engine.holder(partition)
+        return 0 if holder is None else holder.next.get(specs.INTERACTIONS, 0)
 
     def _step(self, topic: str) -> Callable[[Shard, RecordBatch], None]:
         if topic == specs.INTERACTIONS:

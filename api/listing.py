@@ -156,24 +156,23 @@ class Listing:
             # A row on the disk cannot be read, and so not be learned with either.
             await app.crash(error)
             raise unavailable("a row of the state cannot be read; the worker stops") from error
-        recommendation_id = uuid.uuid4().hex
-        if ask.partition is not None and found.served:
-            self._log(ask, recommendation_id, found)
-            ask.stages.mark("log")
-        offset = 0 if ask.partition is None else app.applied(ask.partition)
-        return self._rendered(ask, found, recommendation_id, found.source, offset)
+        return self._logged(ask, found, found.source)
 
     async def _by_standby(self, ask: Ask) -> Recommendations | None:
         app = self._app
         if not app.started_once or ask.partition is None or ask.partition not in app.engine.standbys:
             return None
         found = personal_list(app.engine, ask.asked.user_id, ask.partition, ask.wish, ask.stages)
+        return self._logged(ask, found, "standby" if found.source == "owner" else found.source)
+
+    def _logged(self, ask: Ask, found: PersonalList, source: str) -> Recommendations:
+        """A list that was made of what is known of the user; it is logged, if somebody is known by their id."""
         recommendation_id = uuid.uuid4().hex
-        if found.served:
+        if ask.partition is not None and found.served:
             self._log(ask, recommendation_id, found)
             ask.stages.mark("log")
-        source = "standby" if found.source == "owner" else found.source
-        return self._rendered(ask, found, recommendation_id, source, app.applied(ask.partition))
+        offset = 0 if ask.partition is None else self._app.applied(ask.partition)
+        return self._rendered(ask, found, recommendation_id, source, offset)
 
     async def _by_peer(self, ask: Ask) -> Recommendations | None:
         if self._hop is None or ask.partition is None or ask.partition in self._app.engine.shards:

@@ -5,7 +5,7 @@ no broker at all. Bound: `max_users` slots and `max_videos` rows.
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -210,10 +210,11 @@ class Engine:
         standby.user_ttl_days = self.options.user_ttl_days
         self.standbys[standby.partition] = standby
 
-    def remove_standby(self, partition: int) -> None:
-        """Forget the copy and its users; its videos stay readable as they were."""
-        if self.standbys.pop(partition, None) is not None:
-            self.users.drop_partition(partition)
+    def remove_standbys(self, partitions: Iterable[int]) -> None:
+        """Forget the copies, where there are any, and their users; their videos stay readable as they were."""
+        for partition in partitions:
+            if self.standbys.pop(partition, None) is not None:
+                self.users.drop_partition(partition)
 
     def reread_users(self, partition: int, changed: Sequence[bytes]) -> None:
         """Let go of users of a copy whose rows (by key) have changed: they are read from its store when they are asked for."""

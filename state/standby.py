@@ -4,6 +4,8 @@ Flows in: committed rows and cuts, from the thread that tails the changelogs. Fl
 learned here, and the stores are the image of a prefix of their changelogs, which a take-over reads on from.
 """
 
+from collections.abc import Mapping
+
 from state.expiry import horizon
 from state.rows import Cut
 from state.store import Store
@@ -29,6 +31,11 @@ class Standby:
         self.user_ttl_days: int | None = None
         #: Whether the ends of both changelogs have been reached, once.
         self.caught_up = False
+
+    @property
+    def next(self) -> Mapping[str, int]:
+        """Next offset by input topic, as `Shard.next`."""
+        return self.cut.next
 
     @property
     def horizon(self) -> int:
