@@ -81,6 +81,8 @@ def produce(bootstrap: str, first: int, n: int) -> None:
                 if number % 20 == 0:
                     letter = dead(number)
                     producer.produce(DEAD, letter.value, letter.key, partition, headers=list(letter.headers or ()))
+            # What is aborted has to be in the log first; ended before that, brokers may not know the transaction at all.
+            assert producer.flush(20) == 0
             (producer.abort_transaction if aborted else producer.commit_transaction)(20)
 
 
